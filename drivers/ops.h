@@ -165,14 +165,6 @@ class MmuOps {
   // OPTIONAL (info().faults), NON-BLOCKING. Lets threads that wait on [start, end) try again.
   virtual void wake(AddressRange range) { (void)range; }
   virtual int fault_fd() const { return -1; }
-
-  // OPTIONAL, BLOCKING. Puts a frame that was split back together (host huge pages). The content is
-  // lost. Errors: kNotSupported, kNoMemory.
-  virtual Result<void> rebuild_frame(FrameAddr frame, Bytes size) {
-    (void)frame;
-    (void)size;
-    return Errc::kNotSupported;
-  }
 };
 
 // ---------------------------------------------------------------------------------------- copies
@@ -247,6 +239,7 @@ enum class DataOp : uint8_t {
   kZero,      // fill with zeros: a page that was never written
   kScrub,     // overwrite the bytes of another tenant (zeros that no optimiser may drop)
   kCopy,      // from -> addr
+  kRebuild,   // OPTIONAL: makes a split huge frame one huge page again; the content becomes zeros
 };
 
 // Work on page bytes. It never runs inside a step: a step decides and submits, and the digests come
