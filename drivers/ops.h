@@ -81,6 +81,8 @@ enum class MmuOp : uint8_t {
   kProtect,  // change the rights of mapped pages
   kPoison,   // va: an access gets an error (host: SIGBUS), never bytes
   kClear,    // va: back to "never mapped": drops poison and markers, gives page tables back
+  kFree,     // fixed frames only: the frame of va, which is not mapped, gives its memory back; its
+             // content is zeros from then on
 };
 
 // One page of a batch.
@@ -88,6 +90,8 @@ struct MapEntry {
   VirtAddr va;
   FrameAddr frame;          // kMap, kUnmap
   Errc result = Errc::kOk;  // set by the device, entry by entry: a batch may half succeed
+  bool split = false;       // kUnmap, set by the device: the frame is whole but no longer one huge
+                            // page; DataOp::kRebuild heals it
 };
 
 struct MmuRequest : Request {
@@ -119,6 +123,7 @@ struct MmuInfo {
   bool protects = false;                 // kProtect and Prot::kRead are enforced
   bool poisons = false;                  // kPoison is enforced
   FrameKind kind = FrameKind::kMovable;  // the kind of frame that this MMU maps
+  bool fixed_frames = false;  // a page's frame is decided by its address: see `fixed_frame`
 };
 
 struct MmuStats {
@@ -149,6 +154,14 @@ class MmuOps {
   virtual Result<FrameArea> create_frames(Bytes size, uint32_t count, NodeId node) = 0;
   // REQUIRED, BLOCKING. REQUIRES: no frame of the area is mapped or used by I/O.
   virtual void destroy_frames(const FrameArea& area) = 0;
+  // OPTIONAL (info().fixed_frames), NON-BLOCKING. The frame of the page at `va`, always there for
+  // copies and I/O; `reserve` made it, without memory. Touching it through this address gives it
+  // memory (zeros), MmuOp::kFree takes that back: a pool of such frames is a count, and
+  // `create_frames` answers kNotSupported. Address 0: `va` is in no reserved range.
+  virtual FrameAddr fixed_frame(VirtAddr va) const {
+    (void)va;
+    return FrameAddr(0);
+  }
 
   // REQUIRED, NON-BLOCKING. Returns how many were taken.
   virtual size_t submit(std::span<MmuRequest* const> requests) = 0;
