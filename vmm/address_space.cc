@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "vmm/address_space.h"
+
+#include <algorithm>
+
+namespace kvmm {
+
+const char* advice_name(Advice a) noexcept {
+  switch (a) {
+    case Advice::kNormal:
+      return "normal";
+    case Advice::kRunning:
+      return "running";
+    case Advice::kIdle:
+      return "idle";
+    case Advice::kDurable:
+      return "durable";
+  }
+  return "?";
+}
+
+AddressSpace::AddressSpace(Arena& arena, AddressMap& map, SpaceSpec spec)
+    : arena_(arena), map_(map), spec_(std::move(spec)) {}
+
+AddressSpace::~AddressSpace() {
+  check(active.empty() && inactive.empty(), "a session gives its frames back before it goes");
+  for (Mapping& m : planes_) {
+    map_.erase(*m.vma);
+    m.object->vmas().erase(m.object->vmas().iterator_to(*m.vma));
+  }
+}
+
+Result<void> AddressSpace::add_plane(uint32_t plane, uint64_t object_id) {
+  check(plane == planes_.size(), "planes are added in order", plane, planes_.size());
+  const PlaneSpec& p = arena_.planes.at(plane);
+  const LanePages lane = lane_pages(p, spec_.lane);
+  if (lane.pages == 0) {
+    return Error(Errc::kInvalid, "plane '" + p.name + "': a lane is smaller than a page");
+  }
+  ObjectSpec spec;
+  spec.id = object_id;
+  spec.kind = spec_.kind;
+  spec.page_size = p.page_size;
+  spec.pages = lane.pages;
+  spec.identity = arena_.identity;
+  spec.identity.owner = spec_.id;
+  spec.home = this;
+  auto object = Object::create(spec);
+  if (!object) {
+    return object.error();
+  }
+  auto ptes = LazyArray<Pte>::create(lane.pages);
+  if (!ptes) {
+    return ptes.error();
+  }
+  auto vma = std::make_unique<Vma>();
+  vma->start = lane.start;
+  vma->page_size = p.page_size;
+  vma->pages = lane.pages;
+  vma->plane = plane;
+  vma->object = object->get();
+  vma->space = this;
+  vma->ptes = std::move(*ptes);
+  if (!map_.insert(*vma)) {
+    return Error(Errc::kExists, "plane '" + p.name + "' overlaps another session");
+  }
+  (*object)->vmas().push_back(*vma);
+  planes_.push_back({std::move(*object), std::move(vma)});
+  return {};
+}
+
+Vma* AddressSpace::vma_of_plane(uint32_t plane) {
+  return plane < planes_.size() ? planes_[plane].vma.get() : nullptr;
+}
+
+AddressSpace::PageRange AddressSpace::pages_of_tokens(uint32_t plane, uint64_t a,
+                                                      uint64_t b) const {
+  const Vma& v = *planes_.at(plane).vma;
+  const uint64_t stride = arena_.planes[plane].token_stride.value();
+  if (stride == 0) {
+    return {0, v.pages};
+  }
+  const uint64_t limit = v.pages * v.page_size.value();
+  const uint64_t from = std::min(a, limit / stride) * stride;
+  const uint64_t to = b >= limit / stride ? limit : b * stride;
+  const uint64_t size = v.page_size.value();
+  return {static_cast<uint32_t>(from / size), static_cast<uint32_t>((to + size - 1) / size)};
+}
+
+AddressSpace::PageRange AddressSpace::whole_pages_of_tokens(uint32_t plane, uint64_t a,
+                                                            uint64_t b) const {
+  const Vma& v = *planes_.at(plane).vma;
+  const uint64_t stride = arena_.planes[plane].token_stride.value();
+  const uint64_t size = v.page_size.value();
+  const uint64_t limit = v.pages * size;
+  if (stride == 0) {
+    return {0, v.pages};
+  }
+  const uint64_t from = std::min(a, limit / stride) * stride;
+  const uint64_t to = b >= limit / stride ? limit : b * stride;
+  const auto begin = static_cast<uint32_t>((from + size - 1) / size);
+  const auto end = static_cast<uint32_t>(to / size);
+  return {begin, std::max(begin, end)};
+}
+
+void AddressSpace::tokens_of_page(uint32_t plane, uint32_t index, uint64_t* first,
+                                  uint64_t* end) const {
+  const uint64_t stride = std::max<uint64_t>(1, arena_.planes[plane].token_stride.value());
+  const uint64_t size = planes_.at(plane).vma->page_size.value();
+  *first = index * size / stride;
+  *end = ((index + uint64_t{1}) * size + stride - 1) / stride;
+}
+
+uint64_t AddressSpace::token_capacity() const {
+  uint64_t n = arena_.spec.lane_tokens != 0 ? arena_.spec.lane_tokens : UINT64_MAX;
+  for (size_t i = 0; i < planes_.size(); ++i) {
+    const uint64_t stride = arena_.planes[i].token_stride.value();
+    if (stride != 0 && arena_.planes[i].window == 0) {
+      n = std::min(n, planes_[i].vma->page_size.value() * planes_[i].vma->pages / stride);
+    }
+  }
+  return n;
+}
+
+void AddressSpace::check_invariants() {
+  uint64_t resident = 0;
+  uint64_t swapped = 0;
+  uint64_t listed = 0;
+  for (Mapping& m : planes_) {
+    m.object->check_invariants();
+    for (uint32_t i = 0; i < m.object->used_end(); ++i) {
+      const Page& p = m.object->page(i);
+      resident += p.frame != nullptr ? m.object->page_size().value() : 0;
+      swapped += p.place == Place::kSwapped ? m.object->page_size().value() : 0;
+      const bool quiet =
+          (p.place == Place::kMapped || p.place == Place::kUnmapped) && !p.has(Page::kWaiting);
+      listed += quiet ? 1 : 0;
+      check(!quiet || p.hook.is_linked(), "a quiet resident page is on a list", i, p.place);
+    }
+  }
+  check(resident == stats.bytes_resident.load(), "resident bytes add up", resident,
+        stats.bytes_resident.load());
+  check(swapped == stats.bytes_swapped.load(), "swapped bytes add up", swapped,
+        stats.bytes_swapped.load());
+  check(listed == active.size() + inactive.size(), "lists hold the resident pages", listed,
+        active.size() + inactive.size());
+}
+
+}  // namespace kvmm
