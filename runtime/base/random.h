@@ -59,7 +59,7 @@ class Random {
   }
 
   // Uniform in [0, n), without bias. REQUIRES: n > 0.
-  constexpr uint64_t below(uint64_t n) {
+  uint64_t below(uint64_t n) {
     check(n > 0, "a range to draw from", n, n);
     // Draws under 2^64 mod n are thrown away; what is left is a multiple of n.
     const uint64_t threshold = (0 - n) % n;
@@ -71,10 +71,10 @@ class Random {
   }
 
   // Uniform in [low, high]. REQUIRES: low <= high, and not the whole range of the type.
-  constexpr uint64_t between(uint64_t low, uint64_t high) { return low + below(high - low + 1); }
+  uint64_t between(uint64_t low, uint64_t high) { return low + below(high - low + 1); }
 
   // True `n` times out of `of`, in the mean. REQUIRES: of > 0.
-  constexpr bool chance(uint64_t n, uint64_t of) { return below(of) < n; }
+  bool chance(uint64_t n, uint64_t of) { return below(of) < n; }
 
   // A generator whose numbers depend on the seed and `stream` only, not on what was drawn so far.
   constexpr Random split(uint64_t stream) const {
