@@ -27,6 +27,8 @@
 
 namespace kvmm {
 
+struct MmJob;  // sched/: a wait for many pages
+
 enum class Advice : uint8_t { kNormal, kRunning, kIdle, kDurable };
 const char* advice_name(Advice a) noexcept;
 
@@ -97,9 +99,11 @@ class AddressSpace {
   Advice advice = Advice::kNormal;
   bool closing = false;
   uint64_t tokens = 0;
-  Tick last_active;        // of the last fault, append or pin
-  Tick probed_at;          // a probe page was unmapped then (0: none is out)
-  Page* newest = nullptr;  // most recently filled page: the probe of a raw session
+  Tick last_active;            // of the last fault, append or pin
+  Tick probed_at;              // a probe page was unmapped then (0: none is out)
+  Page* newest = nullptr;      // most recently filled page: the probe of a raw session
+  MmJob* doom_job = nullptr;   // who waits for doomed pages to be gone
+  MmJob* clean_job = nullptr;  // who waits for pages to be written
   boost::intrusive::list_member_hook<>
       hook;  // in the list of all spaces, most recently active first
 

@@ -32,8 +32,7 @@ Object::~Object() {
 
 Page& Object::page(uint32_t index) {
   Page& p = pages_[index];
-  if (!p.has(Page::kUsed)) {
-    p.set(Page::kUsed);
+  if (p.object == nullptr) {
     p.object = this;
     p.index = index;
     if (index >= used_end_) {
@@ -54,7 +53,7 @@ PageIdentity Object::identity_of(const Page& page) const {
 void Object::check_invariants() {
   for (uint32_t i = 0; i < used_end_; ++i) {
     Page& p = pages_[i];
-    if (!p.has(Page::kUsed)) {
+    if (p.object == nullptr) {
       check(p.place == Place::kNone, "unused pages are nowhere", i, p.place);
       continue;
     }

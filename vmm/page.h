@@ -38,6 +38,10 @@ namespace kvmm {
 
 class Object;
 
+// Unlinks itself from whichever list it is on: a page is on one at most.
+using PageHook =
+    boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
+
 struct Page {
   enum Flag : uint16_t {
     kWantMapped = 1 << 0,
@@ -53,12 +57,12 @@ struct Page {
     kHasChecksum = 1 << 10,   // `checksum` is that of `generation`
     kWaiting = 1 << 11,       // on a waiting list
     kWriteBlocked = 1 << 12,  // its last write failed; not tried again before the next unmap
-    kUsed = 1 << 13,          // has been given its object and index
+    kSlotCurrent = 1 << 13,   // the slot holds the bytes that `checksum` describes
     kProbe = 1 << 14,         // unmapped only to see whether its session still runs
-    kRetried = 1 << 15,       // its read failed once already
+    kPinWaited = 1 << 15,     // a pin counts it as missing
   };
 
-  boost::intrusive::list_member_hook<> hook;  // active, inactive or waiting list
+  PageHook hook;  // active, inactive or waiting list
   Object* object = nullptr;
   Frame* frame = nullptr;
   uint64_t slot = 0;      // SlotId::value(), 0: none
@@ -89,8 +93,8 @@ struct Page {
 static_assert(sizeof(Page) <= 80,
               "metadata budget: 0.3 % of a 64 KiB page with PTE, frame and slot header");
 
-using PageList = boost::intrusive::list<
-    Page, boost::intrusive::member_hook<Page, boost::intrusive::list_member_hook<>, &Page::hook>,
-    boost::intrusive::constant_time_size<true>>;
+using PageList =
+    boost::intrusive::list<Page, boost::intrusive::member_hook<Page, PageHook, &Page::hook>,
+                           boost::intrusive::constant_time_size<false>>;
 
 }  // namespace kvmm

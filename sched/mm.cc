@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The frame of the memory manager: completions, advance, waiting lists, submission.
+#include "sched/mm.h"
+
+#include <algorithm>
+#include <bit>
+
+namespace kvmm {
+namespace {
+
+uint32_t class_of(Bytes size) {
+  return static_cast<uint32_t>(std::bit_width(size.value()) - 1);
+}
+
+}  // namespace
+
+Mm::Mm(const Deps& deps, MmConfig& config)
+    : tier_(deps.tier),
+      swap_(deps.swap),
+      map_(deps.map),
+      data_(deps.data),
+      trace_(deps.trace),
+      completions_(deps.completions),
+      mmu_(&deps.tier->mmu()),
+      pool_(&deps.tier->pool()),
+      fixed_frames_(deps.tier->mmu().info().fixed_frames),
+      config_(config),
+      ops_(kOps) {
+  for (PageOp& op : ops_) {
+    free_ops_.push_back(op);
+    ++free_count_;
+  }
+  data_waiting_.reserve(kSubmitMax);
+}
+
+Mm::~Mm() {
+  check(spaces_.empty(), "sessions are closed before the memory manager goes");
+  check(ops_in_flight_ == 0, "no operation is in flight when the memory manager goes");
+  free_ops_.clear();
+}
+
+bool Mm::busy() const {
+  return ops_in_flight_ != 0 || !waiting_urgent_.empty() || !waiting_.empty() || !retry_.empty();
+}
+
+void Mm::trace(TraceEvent event, uint64_t a, uint64_t b, uint64_t c) {
+  if (trace_ != nullptr) {
+    trace_->record(now_, event, a, b, c);
+  }
+}
+
+void Mm::notice(MmNotice::Kind kind, Errc code, Page& p) {
+  const uint32_t next = (notice_head_ + 1) % kNotices;
+  if (next == notice_tail_) {
+    return;  // the counters have it all the same
+  }
+  MmNotice& n = notices_[notice_head_];
+  n = {kind, code, 0, 0, p.index, 0};
+  for (Vma& v : p.object->vmas()) {
+    n.space = v.space->id();
+    n.va = v.maps(p.index) ? v.address_of(p.index).value() : 0;
+    n.plane = v.plane;
+    break;
+  }
+  notice_head_ = next;
+}
+
+bool Mm::take_notice(MmNotice* out) {
+  if (notice_tail_ == notice_head_) {
+    return false;
+  }
+  *out = notices_[notice_tail_];
+  notice_tail_ = (notice_tail_ + 1) % kNotices;
+  return true;
+}
+
+// ------------------------------------------------------------------------------------ the step
+
+void Mm::step(Tick now) {
+  now_ = now;
+  next_due_ = Tick(0);
+  // Each round finishes what has completed and starts what that made possible. Devices that finish
+  // inside submit make a second round useful; the bound keeps one step short.
+  for (int round = 0; round < 16; ++round) {
+    mmu_->poll();
+    data_->poll();
+    for (const auto& area : swap_->areas()) {
+      area->block().poll();
+    }
+    while (Request* r = completions_->pop()) {
+      complete(*r);
+    }
+    if (!retry_.empty()) {
+      PageList again;
+      again.splice(again.end(), retry_);
+      while (!again.empty()) {
+        Page& p = again.front();
+        again.pop_front();
+        p.clear(Page::kWaiting);
+        advance(p);
+      }
+    }
+    pump_waiting();
+    step_prefetch();
+    step_drain();
+    reclaim();
+    step_index();
+    flush_io();
+    step_fences();
+    if (completions_->empty()) {
+      break;
+    }
+  }
+  write_ahead();
+  zero_ahead();
+  flush_io();
+  answer_hopeless();
+  if (!completions_->empty() || !retry_.empty()) {
+    next_due_ = now + micros(100);
+  } else if (!fenced_.empty() || !waiting_.empty() || !waiting_urgent_.empty()) {
+    next_due_ = now + millis(1);
+  }
+}
+
+void Mm::complete(Request& r) {
+  switch (static_cast<RequestKind>(r.kind)) {
+    case RequestKind::kPageMmu: {
+      auto& op = *static_cast<PageOp*>(r.owner);
+      --op.outstanding;
+      if (op.event == PageEvent::kMap) {
+        finish_map(op);
+      } else {
+        finish_unmap(op);
+      }
+      return;
+    }
+    case RequestKind::kPageIo: {
+      auto& op = *static_cast<PageOp*>(r.owner);
+      auto& io = static_cast<BlockRequest&>(r);
+      --op.outstanding;
+      if (r.result != Errc::kOk && op.error == Errc::kOk) {
+        op.error = r.result;
+        op.os_error = r.os_error;
+        if (trace_ != nullptr) {
+          trace_->record(now_, TraceEvent::io_error, 0, io.offset, io.length.value(),
+                         static_cast<uint64_t>(r.os_error));
+        }
+      }
+      if (op.event == PageEvent::kWrite) {
+        if (op.outstanding == 0) {
+          finish_write(op);
+        }
+        return;
+      }
+      if (op.error == Errc::kOk) {
+        for (uint32_t i = 0; i < op.chunks_used; ++i) {
+          if (&op.chunks[i].io == &io) {
+            submit_checksum(op, i);
+            return;
+          }
+        }
+        check(false, "an I/O belongs to a chunk of its operation");
+      }
+      if (op.outstanding == 0) {
+        finish_read(op);
+      }
+      return;
+    }
+    case RequestKind::kPageData: {
+      auto& op = *static_cast<PageOp*>(r.owner);
+      --op.outstanding;
+      if (r.result != Errc::kOk && op.error == Errc::kOk) {
+        op.error = r.result;
+      }
+      if (op.outstanding != 0) {
+        return;
+      }
+      switch (op.event) {
+        case PageEvent::kFill:
+          return finish_fill(op);
+        case PageEvent::kCheck:
+          return finish_check(op);
+        default:
+          return finish_read(op);
+      }
+    }
+    case RequestKind::kPoisonStray:
+      give_op(*static_cast<PageOp*>(r.owner));
+      return;
+    case RequestKind::kZeroAhead: {
+      auto& op = *static_cast<PageOp*>(r.owner);
+      auto* frame = static_cast<Frame*>(op.chunks[0].io.owner);
+      pool_->put_back(*frame, r.result == Errc::kOk);
+      give_op(op);
+      return;
+    }
+    case RequestKind::kIndex:
+    case RequestKind::kFlush:
+      finish_index(static_cast<BlockRequest&>(r));
+      return;
+  }
+  check(false, "a completion has a known kind", r.kind, 0);
+}
+
+// ------------------------------------------------------------------------------------ advance
+
+void Mm::advance(Page& p) {
+  if (place_in_flight(p.place) || p.has(Page::kWaiting)) {
+    return;
+  }
+  if (p.has(Page::kDoomed)) {
+    return drop(p);
+  }
+  if (p.has(Page::kWantMapped)) {
+    return want_mapped(p);
+  }
+  if (p.has(Page::kWantResident)) {
+    if (p.place == Place::kSwapped) {
+      return begin_read(p);
+    }
+    p.clear(Page::kWantResident);
+  }
+  if (p.has(Page::kWantOut)) {
+    return want_out(p);
+  }
+  if (p.has(Page::kWantClean)) {
+    return want_clean(p);
+  }
+  settle(p);
+}
+
+// Puts a page that nothing is wanted of on the list where reclaim finds it.
+void Mm::settle(Page& p) {
+  AddressSpace* home = p.object->home();
+  if (home == nullptr || p.hook.is_linked()) {
+    return;
+  }
+  if (p.place == Place::kMapped) {
+    home->list_active(p);
+  } else if (p.place == Place::kUnmapped) {
+    home->list_inactive(p);
+  }
+}
+
+bool Mm::needs_frame(const Page& p) const {
+  return p.place == Place::kNone || p.place == Place::kSwapped;
+}
+
+// Notes that a page waits for an operation, a frame, or both.
+void Mm::wait(Page& p) {
+  p.hook.unlink();
+  p.set(Page::kWaiting);
+  if (p.has(Page::kUrgent) || p.pins != 0) {
+    waiting_urgent_.push_back(p);
+  } else {
+    waiting_.push_back(p);
+  }
+  if (needs_frame(p)) {
+    ++waiting_of_[class_of(p.object->page_size())];
+  }
+}
+
+void Mm::stop_waiting(Page& p) {
+  if (!p.has(Page::kWaiting)) {
+    return;
+  }
+  p.hook.unlink();
+  p.clear(Page::kWaiting);
+  if (needs_frame(p)) {
+    uint64_t& n = waiting_of_[class_of(p.object->page_size())];
+    n -= n != 0 ? 1 : 0;  // a page that waited in retry_ was not counted
+  }
+}
+
+bool Mm::can_start(const Page& p) const {
+  if (free_count_ <= kOpsKept) {
+    return false;
+  }
+  if (!needs_frame(p) || fixed_frames_) {
+    return !needs_frame(p) || pool_->free_bytes() >= p.object->page_size();
+  }
+  const Bytes size = p.object->page_size();
+  return pool_->free_blocks() != 0 || pool_->class_stats(size).free != 0;
+}
+
+void Mm::pump_waiting() {
+  for (PageList* list : {&waiting_urgent_, &waiting_}) {
+    PageList kept;  // pages of a class that has nothing yet, in order
+    while (!list->empty() && free_count_ > kOpsKept) {
+      Page& p = list->front();
+      if (can_start(p)) {
+        stop_waiting(p);
+        advance(p);
+      } else {
+        list->pop_front();
+        kept.push_back(p);
+      }
+    }
+    list->splice(list->begin(), kept);
+  }
+}
+
+PageOp* Mm::take_op(Page& p, PageEvent event) {
+  if (free_count_ <= kOpsKept) {
+    wait(p);
+    return nullptr;
+  }
+  PageOp& op = free_ops_.front();
+  free_ops_.pop_front();
+  --free_count_;
+  ++ops_in_flight_;
+  op.page = &p;
+  op.event = event;
+  op.started = now_;
+  op.outstanding = 0;
+  op.chunks_used = 0;
+  op.entries_used = 0;
+  op.error = Errc::kOk;
+  op.os_error = 0;
+  op.slot = SlotId();
+  return &op;
+}
+
+void Mm::give_op(PageOp& op) {
+  op.page = nullptr;
+  --ops_in_flight_;
+  free_ops_.push_front(op);
+  ++free_count_;
+}
+
+// ------------------------------------------------------------------------------------ submission
+
+void Mm::submit_mmu(PageOp& op, MmuOp what) {
+  op.mmu.queue = completions_;
+  op.mmu.owner = &op;
+  op.mmu.kind =
+      static_cast<uint32_t>(op.page != nullptr ? RequestKind::kPageMmu : RequestKind::kPoisonStray);
+  op.mmu.result = Errc::kOk;
+  op.mmu.op = what;
+  op.mmu.fence = {};
+  op.mmu.entries = std::span(op.entries.data(), op.entries_used);
+  for (MapEntry& e : op.mmu.entries) {
+    e.result = Errc::kOk;
+    e.split = false;
+  }
+  ++op.outstanding;
+  MmuRequest* r = &op.mmu;
+  const size_t taken = mmu_->submit(std::span(&r, 1));
+  if (taken == 0) {  // as if it had failed at once: the operation is tried again
+    op.mmu.result = Errc::kBusy;
+    for (MapEntry& e : op.mmu.entries) {
+      e.result = Errc::kBusy;
+    }
+    completions_->push(op.mmu);
+  }
+}
+
+void Mm::push_io(BlockOps& device, BlockRequest& r) {
+  for (IoQueue& q : io_) {
+    if (q.device == &device) {
+      q.waiting.push_back(&r);
+      return;
+    }
+  }
+  // A new swap area: its queue is made outside the fault path, by area_added().
+  check(false, "a swap area has its queue");
+}
+
+void Mm::flush_io() {
+  for (IoQueue& q : io_) {
+    if (q.waiting.empty()) {
+      continue;
+    }
+    // Faults before write-back. An insertion sort: stable, allocates nothing, nearly sorted input.
+    for (size_t i = 1; i < q.waiting.size(); ++i) {
+      for (size_t j = i; j > 0 && q.waiting[j]->urgency < q.waiting[j - 1]->urgency; --j) {
+        std::swap(q.waiting[j], q.waiting[j - 1]);
+      }
+    }
+    const size_t taken = q.device->submit(std::span<BlockRequest* const>(q.waiting));
+    q.waiting.erase(q.waiting.begin(), q.waiting.begin() + static_cast<ptrdiff_t>(taken));
+  }
+  if (!data_waiting_.empty()) {
+    const size_t taken = data_->submit(std::span<DataRequest* const>(data_waiting_));
+    data_waiting_.erase(data_waiting_.begin(),
+                        data_waiting_.begin() + static_cast<ptrdiff_t>(taken));
+  }
+}
+
+void Mm::push_data(DataRequest& r) {
+  DataRequest* one = &r;
+  if (!data_waiting_.empty() || data_->submit(std::span<DataRequest* const>(&one, 1)) == 0) {
+    data_waiting_.push_back(&r);
+  }
+}
+
+void Mm::check_invariants() {
+  pool_->check_invariants();
+  for (AddressSpace& s : spaces_) {
+    s.check_invariants();
+    for (AddressSpace::Mapping& m : s.planes()) {
+      for (uint32_t i = 0; i < m.object->used_end(); ++i) {
+        const Page& p = m.object->page(i);
+        const bool wants = p.has(Page::kWantMapped) || p.has(Page::kWantResident) ||
+                           p.has(Page::kDoomed) || p.has(Page::kWantOut) || p.has(Page::kWantClean);
+        check(!wants || place_in_flight(p.place) || p.has(Page::kWaiting),
+              "a want is in flight or waits: page flags, place", p.flags, p.place);
+      }
+    }
+  }
+}
+
+}  // namespace kvmm

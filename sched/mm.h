@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The memory manager: decides when pages are filled, mapped, unmapped, written and read. It is a
+// set of state machines that are stepped; it owns no thread, reads no clock and touches no page
+// bytes.
+//
+//   faults, API calls ---> set what is wanted of a page (flags) ---> advance(page)
+//                                                                      |
+//              starts the one operation that brings the page nearer <--+
+//                                                                      |
+//   completion queue ----> finish the operation, move the page by the state table, advance(page)
+//   again
+//
+// `advance` is level-triggered: it looks at where a page is and what is wanted of it, never at how
+// it came there. So a fault in the middle of reclaim, a discard in the middle of a write, or a
+// retry after an error need no code of their own.
+//
+// Wants, most important first: doomed (drop it), mapped (somebody waits), resident (readahead), out
+// (reclaim), clean (write-back). A fault clears "out".
+//
+// Invariants
+//   1. Between steps every page whose want is not met is in flight or on a waiting list.
+//   2. A page is never mapped unless its frame was filled by a worker, or read and verified.
+//   3. A frame is freed only after its page is dropped, or its slot is proved to hold the same
+//   bytes.
+//   4. While anything waits, something is in flight, or a retry is due (`next_due`); else the wait
+//   is
+//      answered with an error.
+//
+// Thread safety: guarded by the core lock. `stats` may be read by anybody.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/base/trace.h"
+#include "sched/mm_config.h"
+#include "sched/page_op.h"
+#include "sched/pin.h"
+#include "tiers/tier.h"
+#include "vmm/address_space.h"
+
+namespace kvmm {
+
+// What happened that a person should read. Kept in a ring; the runtime prints it from a thread of
+// its own.
+struct MmNotice {
+  enum class Kind : uint8_t {
+    kWrongPage,
+    kReadError,
+    kWriteError,
+    kSealViolation,
+    kNoMemory,
+    kStrayTouch,
+    kSwapFull
+  };
+  Kind kind = Kind::kWrongPage;
+  Errc code = Errc::kOk;
+  uint64_t space = 0;
+  uint64_t va = 0;
+  uint32_t page = 0;
+  uint32_t plane = 0;
+};
+
+// A wait of the API for work on many pages. Owned by the caller; done when `pending` is 0.
+struct MmJob {
+  uint64_t pending = 0;  // pages still to come
+  Errc result = Errc::kOk;
+  bool done() const { return pending == 0; }
+};
+
+class Mm {
+ public:
+  struct Deps {
+    Tier* tier = nullptr;
+    SwapSpace* swap = nullptr;
+    AddressMap* map = nullptr;
+    DataOps* data = nullptr;     // workers in the runtime, inline in the simulator
+    TraceRing* trace = nullptr;  // may be null
+    CompletionQueue* completions = nullptr;
+  };
+
+  Mm(const Deps& deps, MmConfig& config);
+  ~Mm();
+  Mm(const Mm&) = delete;
+  Mm& operator=(const Mm&) = delete;
+
+  // ---- what threads and devices report -------------------------------------------------------
+
+  // A touch of an unmapped address. NON-BLOCKING, allocates nothing.
+  void handle_fault(const FaultEvent& fault, Tick now);
+  // Finishes what has completed, starts what can be started, reclaims. Call it after every fault,
+  // API call and completion, and when `next_due` has come. NON-BLOCKING, allocates nothing.
+  void step(Tick now);
+  // When step wants to be called again although nothing completes: Tick(0): not at all.
+  Tick next_due() const { return next_due_; }
+  // Operations in flight or waiting.
+  bool busy() const;
+
+  // ---- sessions (sched/space_ops.cc) -----------------------------------------------------------
+
+  void attach(AddressSpace& space, Tick now);
+  // Dooms every page; `job` is done when all are gone. kBusy: a page is pinned (nothing changed).
+  Result<void> detach_begin(AddressSpace& space, MmJob& job);
+  // REQUIRES: the job of detach_begin is done.
+  void detach_end(AddressSpace& space);
+
+  // Structured sessions: errors as in kvmm.h.
+  Result<void> append(AddressSpace& space, uint64_t n);
+  Result<void> truncate(AddressSpace& space, uint64_t tokens, MmJob& job);
+  Result<void> discard_tokens(AddressSpace& space, uint64_t a, uint64_t b, MmJob& job);
+  // Drops all pages inside the address range, whole pages only. kBusy: pinned.
+  Result<void> clear_range(AddressRange range, MmJob& job);
+  // Forgets the job: nobody waits for it any more. REQUIRES: done, or refused.
+  void end_job(MmJob& job);
+  Result<void> recompute_begin(AddressSpace& space, uint64_t a, uint64_t b);
+  Result<void> recompute_end(AddressSpace& space, uint64_t a, uint64_t b);
+  // Calls fn(first_token, end_token) in ascending order per plane for every discarded page.
+  void for_each_gone(AddressSpace& space, const std::function<void(uint64_t, uint64_t)>& fn);
+
+  void advise(AddressSpace& space, Advice advice);
+  // All frames out, as soon as can be. Pinned pages stay.
+  void evict(AddressSpace& space);
+  // `job` is done when every page's content is in a slot; result kIo or kNoSpace if one could not.
+  void clean(AddressSpace& space, MmJob& job);
+  void prefetch(AddressSpace& space, uint64_t a, uint64_t b, Tick deadline);
+
+  // ---- pins (sched/pin.cc) ---------------------------------------------------------------------
+
+  // Errors: kNoMemory (more than the tier holds), kSealed. Nothing is pinned then.
+  Result<void> pin(PinBatch& batch, Tick now);
+  // Where each range stands.
+  void pin_poll(PinBatch& batch);
+  // Pages may be reclaimed once the fence is done. `batch` may go away at once.
+  Result<void> unpin(PinBatch& batch, const Fence& fence);
+  bool pins_open() const { return pins_open_ != 0 || !fenced_.empty(); }
+
+  // ---- swap (sched/swap_jobs.cc) ---------------------------------------------------------------
+
+  // An area was added to, or is about to leave, the swap space. BLOCKING (allocates): swapon,
+  // swapoff.
+  void area_added(SwapArea& area);
+  void area_removed(SwapArea& area);
+  // Moves everything out of an area that accepts no new slots. Call step until `done`.
+  struct DrainJob {
+    SwapArea* area = nullptr;
+    bool done = false;
+    Errc result = Errc::kOk;
+  };
+  void drain(DrainJob& job);
+  // Writes the index sectors and flushes the devices; `done` when all of it is on stable storage.
+  struct FlushJob {
+    uint32_t pending = 0;
+    bool started = false;
+    bool done = false;
+    Errc result = Errc::kOk;
+  };
+  void flush(FlushJob& job);
+
+  const MmStats& stats() const { return stats_; }
+  MmStats& stats() { return stats_; }
+  Tier& tier() { return *tier_; }
+  SwapSpace& swap() { return *swap_; }
+  SpaceList& spaces() { return spaces_; }
+  // The next notice, or false. One reader.
+  bool take_notice(MmNotice* out);
+  void check_invariants();
+
+ private:
+  friend class PinTable;
+
+  struct PrefetchJob {
+    AddressSpace* space = nullptr;
+    uint64_t a = 0, b = 0;
+    uint32_t plane = 0, first_plane = 0, planes_left = 0;
+    uint32_t page = 0;
+    Tick deadline;
+  };
+
+  // mm.cc
+  void complete(Request& r);
+  void advance(Page& p);
+  void settle(Page& p);
+  void pump_waiting();
+  void wait(Page& p);
+  void stop_waiting(Page& p);
+  bool can_start(const Page& p) const;
+  bool needs_frame(const Page& p) const;
+  PageOp* take_op(Page& p, PageEvent event);
+  void give_op(PageOp& op);
+  void submit_mmu(PageOp& op, MmuOp what);
+  void notice(MmNotice::Kind kind, Errc code, Page& p);
+  void trace(TraceEvent event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0);
+
+  // page_moves.cc: start and finish of each operation
+  void begin_fill(Page& p);
+  void begin_map(Page& p);
+  void begin_unmap(Page& p);
+  void begin_check(Page& p);
+  void begin_write(PageOp& op);
+  void begin_read(Page& p);
+  void finish_fill(PageOp& op);
+  void finish_map(PageOp& op);
+  void finish_unmap(PageOp& op);
+  void finish_check(PageOp& op);
+  void finish_write(PageOp& op);
+  void finish_read(PageOp& op);
+  void read_failed(PageOp& op, Errc why);
+  void submit_checksum(PageOp& op, uint32_t chunk);
+  void plan_chunks(PageOp& op, BlockOp what, uint64_t offset, Bytes length_max);
+  bool get_frame(Page& p, bool want_zeroed);
+  void release_frame(Page& p);
+  void release_slot(Page& p);
+  void drop(Page& p);
+  void answer_lost(Page& p, Errc why);
+  void free_clean_frame(Page& p);
+  void poison_wanted(Page& p);
+  void unpoison(Page& p);
+  void mmu_now(MmuOp what, VirtAddr va, Bytes size);
+
+  // wants.cc
+  void want_mapped(Page& p);
+  void want_out(Page& p);
+  void want_clean(Page& p);
+  void clear_want_mapped(Page& p);
+  void set_want_out(Page& p);
+  void clear_want_out(Page& p);
+  void clear_want_clean(Page& p, Errc result);
+  void clear_doomed(Page& p);
+  void doom(Page& p, MmJob& job);
+  void seal(AddressSpace& space, uint64_t a, uint64_t b);
+
+  // reclaim.cc
+  void reclaim();
+  void unblock_writes();
+  bool reclaim_one(Bytes size, int last_pass);
+  bool in_pass(const AddressSpace& space, int pass) const;
+  bool reclaim_from(AddressSpace& space, Bytes size);
+  bool block_reclaimable(Page& p);
+  uint64_t coming_frames(Bytes size);
+  uint64_t out_bytes() const;
+  void probe_spaces();
+  void probe(AddressSpace& space);
+  void touched(AddressSpace& space, Tick now);
+  void write_ahead();
+  void zero_ahead();
+  bool reclaimable(const Page& p) const;
+  void answer_hopeless();
+
+  // readahead.cc
+  void readahead(AddressSpace& space, Vma& vma, Page& p, bool major);
+  void fault_around(Vma& vma, Page& p);
+  void step_prefetch();
+  void start_prefetch(AddressSpace& space, uint64_t a, uint64_t b, uint32_t plane, Tick deadline);
+  bool step_prefetch_job(PrefetchJob& job);
+
+  // pin.cc
+  void pin_arrived(Page& p);
+  void step_fences();
+
+  // swap_jobs.cc
+  void step_drain();
+  void step_index();
+  void step_flush();
+
+  static constexpr uint32_t kOps = 256;
+  static constexpr uint32_t kOpsKept = 16;  // only for answers with an error
+  static constexpr uint32_t kNotices = 64;
+  static constexpr uint32_t kPrefetchJobs = 64;
+  static constexpr uint32_t kSubmitMax = kOps * kChunksMax;
+  static constexpr uint32_t kIndexWrites = 16;
+  static constexpr uint32_t kClasses = 32;  // by log2 of the page size
+
+  // Requests that a device did not take yet.
+  struct IoQueue {
+    BlockOps* device = nullptr;
+    std::vector<BlockRequest*> waiting;  // capacity reserved at start
+  };
+  void push_io(BlockOps& device, BlockRequest& r);
+  void push_data(DataRequest& r);
+  void flush_io();
+  void finish_index(BlockRequest& r);
+
+  // Constant after construction.
+  Tier* const tier_;
+  SwapSpace* const swap_;
+  AddressMap* const map_;
+  DataOps* const data_;
+  TraceRing* const trace_;
+  CompletionQueue* const completions_;
+  MmuOps* const mmu_;
+  FramePool* const pool_;
+  const bool fixed_frames_;
+  MmConfig& config_;
+
+  // Guarded by the core lock.
+  std::vector<PageOp> ops_;
+  PageOpList free_ops_;
+  uint32_t ops_in_flight_ = 0;
+  PageList waiting_urgent_, waiting_;  // for a frame or an operation
+  PageList retry_;                     // EBUSY: tried again at the next step
+  std::array<uint64_t, kClasses> waiting_of_{},
+      out_of_{};      // pages waiting for a frame; pages on their way out
+  SpaceList spaces_;  // most recently active first
+  std::vector<IoQueue> io_;
+  std::vector<DataRequest*> data_waiting_;
+  std::array<PrefetchJob, kPrefetchJobs> prefetch_{};
+  std::array<Frame*, 16> blocks_out_{};  // one frame of each block that is being emptied
+  bool swap_room_changed_ = false;
+  struct IndexOp {
+    BlockRequest io;
+    IndexWrite write;
+    SwapArea* area = nullptr;   // null: free
+    FlushJob* flush = nullptr;  // kFlush
+  };
+  std::array<IndexOp, kIndexWrites> index_ops_;
+  std::vector<DrainJob*> drains_;
+  std::vector<FlushJob*> flushes_;
+  PinTable pin_table_;
+  uint64_t pins_open_ = 0;
+  uint32_t free_count_ = 0;  // of free_ops_
+  std::vector<FencedUnpin> fenced_;
+  std::array<MmNotice, kNotices> notices_{};
+  uint32_t notice_head_ = 0, notice_tail_ = 0;
+  Tick now_;
+  Tick next_due_;
+  MmStats stats_;
+};
+
+}  // namespace kvmm

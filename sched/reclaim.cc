@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reclaim: which pages give their frames up, and when.
+//
+//   pass 0   sessions that were said to be idle
+//   pass 1   sessions that are proved idle: their probe page was not touched for probe_wait
+//   pass 2   sessions without a fault for probe_wait whose probe is still out
+//   pass 3   every session, least recently active first (direct reclaim only)
+//
+// Inside a session inactive pages go before active ones, those mapped longest ago first. A waiting
+// fault needs a frame of one size: a victim of that size goes alone, a victim of another size takes
+// its whole block with it, so that the block can be carved anew.
+#include <algorithm>
+#include <bit>
+
+#include "sched/mm.h"
+
+namespace kvmm {
+namespace {
+
+constexpr int kPasses = 4;
+constexpr int kPassProved = 1;
+constexpr int kPassIdle = 2;
+
+// Oldest first. `fn` may unlink the page it is given, and no other unless it answers true (stop).
+template <class List, class Fn>
+bool for_each_from_tail(List& list, Fn&& fn) {
+  for (auto it = list.end(); it != list.begin();) {
+    const auto here = std::prev(it);
+    const bool last = here == list.begin();
+    const auto before = last ? list.end() : std::prev(here);
+    if (fn(*here)) {
+      return true;
+    }
+    it = last ? list.begin() : std::next(before);
+  }
+  return false;
+}
+
+}  // namespace
+
+void Mm::touched(AddressSpace& space, Tick now) {
+  space.last_active = now;
+  space.probed_at = Tick(0);
+  if (&spaces_.front() != &space && space.hook.is_linked()) {
+    spaces_.erase(spaces_.iterator_to(space));
+    spaces_.push_front(space);
+  }
+}
+
+uint64_t Mm::out_bytes() const {
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < out_of_.size(); ++i) {
+    bytes += out_of_[i] << i;
+  }
+  return bytes;
+}
+
+bool Mm::in_pass(const AddressSpace& s, int pass) const {
+  if (s.active.empty() && s.inactive.empty()) {
+    return false;
+  }
+  const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
+  const bool quiet = now_ >= s.last_active + wait && s.advice != Advice::kRunning;
+  switch (pass) {
+    case 0:
+      return s.advice == Advice::kIdle;
+    case kPassProved:
+      return quiet && s.probed_at != Tick(0) && now_ >= s.probed_at + wait;
+    case kPassIdle:
+      return quiet;
+    default:
+      return true;
+  }
+}
+
+// Unmaps the newest page of sessions that look quiet: a session that runs touches it soon.
+void Mm::probe_spaces() {
+  for (AddressSpace& s : spaces_) {
+    if (s.probed_at != Tick(0) || !in_pass(s, kPassIdle) || s.advice == Advice::kIdle) {
+      continue;
+    }
+    s.probed_at = std::max(now_, Tick(1));
+    Page* p = s.newest;
+    if (p == nullptr || p->place != Place::kMapped || !reclaimable(*p)) {
+      p = s.active.empty() ? nullptr : &s.active.front();
+    }
+    if (p != nullptr && reclaimable(*p)) {
+      p->set(Page::kProbe);
+      MmStats::add(stats_.probes);
+      begin_unmap(*p);
+    }
+  }
+}
+
+// Frames of `size` that are free, or on their way: nobody needs to be reclaimed for those.
+uint64_t Mm::coming_frames(Bytes size) {
+  const auto cls = static_cast<size_t>(std::bit_width(size.value()) - 1);
+  if (fixed_frames_) {
+    return pool_->free_bytes() / size + out_bytes() / size.value();
+  }
+  const uint64_t per_block = pool_->config().block_size / size;
+  uint64_t blocks = pool_->free_blocks();
+  for (Frame*& f : blocks_out_) {
+    if (f == nullptr) {
+      continue;
+    }
+    bool going = false;
+    pool_->for_each_frame_in_block(
+        *f, [&](Frame& g) { going = going || (g.page != nullptr && g.page->has(Page::kWantOut)); });
+    if (going) {
+      ++blocks;
+    } else {
+      f = nullptr;
+    }
+  }
+  return pool_->class_stats(size).free + blocks * per_block + out_of_[cls];
+}
+
+bool Mm::block_reclaimable(Page& p) {
+  bool all = true;
+  pool_->for_each_frame_in_block(*p.frame, [&](Frame& f) {
+    all = all && !f.working &&
+          (f.page == nullptr || f.page->has(Page::kWantOut) ||
+           (reclaimable(*f.page) && !f.page->has(Page::kWriteBlocked)));
+  });
+  return all;
+}
+
+// Starts the reclaim of one page of the session, or of one block, so that a frame of `size` comes
+// free. `size` 0: any page.
+bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
+  auto take = [&](Page& p) {
+    if (!reclaimable(p) || p.has(Page::kWriteBlocked)) {
+      return false;
+    }
+    if (size.value() == 0 || fixed_frames_ || p.object->page_size() == size) {
+      set_want_out(p);
+      return true;
+    }
+    auto slot = std::find(blocks_out_.begin(), blocks_out_.end(), nullptr);
+    if (slot == blocks_out_.end() || !block_reclaimable(p)) {
+      return false;
+    }
+    *slot = p.frame;
+    std::array<Page*, kFramesPerBlockMax> pages{};
+    size_t n = 0;
+    pool_->for_each_frame_in_block(*p.frame, [&](Frame& f) {
+      if (f.page != nullptr) {
+        pages[n++] = f.page;
+      }
+    });
+    for (size_t i = 0; i < n; ++i) {
+      set_want_out(*pages[i]);
+    }
+    return true;
+  };
+  return for_each_from_tail(space.inactive, take) || for_each_from_tail(space.active, take);
+}
+
+bool Mm::reclaim_one(Bytes size, int last_pass) {
+  for (int pass = 0; pass <= last_pass; ++pass) {
+    for (auto it = spaces_.rbegin(); it != spaces_.rend(); ++it) {
+      if (in_pass(*it, pass) && reclaim_from(*it, size)) {
+        return true;
+      }
+    }
+  }
+  return false;
+}
+
+void Mm::unblock_writes() {
+  swap_room_changed_ = false;
+  for (AddressSpace& s : spaces_) {
+    for (PageList* list : {&s.active, &s.inactive}) {
+      for (Page& p : *list) {
+        p.clear(Page::kWriteBlocked);
+      }
+    }
+  }
+}
+
+void Mm::reclaim() {
+  if (swap_room_changed_) {
+    unblock_writes();
+  }
+  const bool urgent = !waiting_urgent_.empty();
+  const bool low = tier_->below_low();
+  if (waiting_urgent_.empty() && waiting_.empty() && !low) {
+    return;
+  }
+  probe_spaces();
+  const uint64_t window = config_.reclaim_window.load(std::memory_order_relaxed);
+  // Direct reclaim: frames of the sizes that pages wait for.
+  for (size_t cls = 0; cls < waiting_of_.size(); ++cls) {
+    const Bytes size(uint64_t{1} << cls);
+    while (waiting_of_[cls] > coming_frames(size) && out_bytes() < std::max(window, size.value())) {
+      if (!reclaim_one(size, urgent ? kPasses - 1 : kPassIdle)) {
+        break;
+      }
+      MmStats::add(stats_.direct_reclaim);
+    }
+  }
+  // reclaimd: up to the high watermark, from sessions that nobody uses.
+  if (low) {
+    while (!tier_->watermarks().above_high(pool_->free_bytes() + Bytes(out_bytes())) &&
+           out_bytes() < window) {
+      if (!reclaim_one(Bytes(0), tier_->below_min() ? kPassIdle : kPassProved)) {
+        break;
+      }
+    }
+  }
+}
+
+// Writes pages of idle sessions before their frames are needed: reclaim then only frees.
+void Mm::write_ahead() {
+  auto budget = static_cast<int64_t>(config_.writeback_ahead.load(std::memory_order_relaxed));
+  if (budget == 0 || swap_->empty() || ops_in_flight_ > kOps / 4) {
+    return;
+  }
+  for (auto it = spaces_.rbegin(); it != spaces_.rend() && budget > 0; ++it) {
+    if (!in_pass(*it, 0) && !in_pass(*it, kPassProved) && it->advice != Advice::kDurable) {
+      continue;
+    }
+    auto clean_it = [&](Page& p) {
+      budget -= static_cast<int64_t>(p.object->page_size().value());
+      if (!p.has(Page::kProvedClean) && !p.has(Page::kWantClean) && reclaimable(p) &&
+          !p.has(Page::kWriteBlocked)) {
+        p.set(Page::kWantClean);
+        advance(p);
+      }
+      return budget <= 0 || free_count_ <= kOpsKept;
+    };
+    if (!for_each_from_tail(it->inactive, clean_it) && it->advice != Advice::kDurable) {
+      for_each_from_tail(it->active, clean_it);
+    }
+  }
+}
+
+// Zeroes free frames and heals split blocks while nobody waits for a frame.
+void Mm::zero_ahead() {
+  if (fixed_frames_ || !waiting_.empty() || !waiting_urgent_.empty()) {
+    return;
+  }
+  const uint64_t target = config_.zero_ahead.load(std::memory_order_relaxed);
+  auto start = [&](Frame* frame, DataOp what) {
+    PageOp& op = free_ops_.front();
+    free_ops_.pop_front();
+    --free_count_;
+    ++ops_in_flight_;
+    op.page = nullptr;
+    op.event = PageEvent::kLose;
+    op.outstanding = 1;
+    op.chunks[0].io.owner = frame;
+    DataRequest& d = op.chunks[0].sum;
+    d = DataRequest();
+    d.queue = completions_;
+    d.owner = &op;
+    d.kind = static_cast<uint32_t>(RequestKind::kZeroAhead);
+    d.op = what;
+    d.addr = frame->addr;
+    d.length = frame->size();
+    push_data(d);
+  };
+  for (uint64_t size = pool_->config().page_size_min.value();
+       size <= pool_->config().block_size.value(); size *= 2) {
+    const FrameClassStats c = pool_->class_stats(Bytes(size));
+    if (c.used == 0) {
+      continue;
+    }
+    for (uint64_t n = c.zeroed + c.working; n < target && free_count_ > kOpsKept * 2; ++n) {
+      Frame* f = pool_->take_to_zero(Bytes(size));
+      if (f == nullptr) {
+        break;
+      }
+      start(f, DataOp::kZero);
+    }
+  }
+  if (free_count_ > kOpsKept * 2 && pool_->class_stats(pool_->config().block_size).used != 0) {
+    if (Frame* f = pool_->take_to_rebuild()) {
+      start(f, DataOp::kRebuild);
+    }
+  }
+}
+
+// Nothing is in flight, nothing can be reclaimed, and still pages wait: they get an answer.
+void Mm::answer_hopeless() {
+  if (ops_in_flight_ != 0 || !completions_->empty() || !retry_.empty() || !drains_.empty()) {
+    return;
+  }
+  while (!waiting_.empty()) {  // prefetch and readahead: they are given up
+    Page& p = waiting_.front();
+    if (can_start(p)) {
+      break;
+    }
+    stop_waiting(p);
+    clear_want_mapped(p);
+    p.clear(Page::kWantResident);
+    p.clear(Page::kReadahead);
+    p.clear(Page::kReadaheadMark);
+    advance(p);
+  }
+  if (pins_open_ != 0 || !fenced_.empty()) {
+    return;  // an engine will unpin
+  }
+  while (!waiting_urgent_.empty() && !can_start(waiting_urgent_.front())) {
+    Page& p = waiting_urgent_.front();
+    stop_waiting(p);
+    MmStats::add(stats_.no_memory);
+    notice(MmNotice::Kind::kNoMemory, Errc::kNoMemory, p);
+    poison_wanted(p);
+    clear_want_mapped(p);
+    pin_arrived(p);
+  }
+}
+
+}  // namespace kvmm
