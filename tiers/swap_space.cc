@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <utility>
+
+#include "runtime/base/check.h"
+#include "tiers/swap_area.h"
+
+namespace kvmm {
+
+Result<SwapArea*> SwapSpace::add(std::unique_ptr<SwapArea> area) {
+  check(area->used_bytes().value() == 0, "an area is numbered before its first slot",
+        area->used_bytes(), 0U);
+  const SwapAreaConfig& c = area->config();
+  if (find(c.name) != nullptr || (!c.path.empty() && find(c.path) != nullptr)) {
+    return Error(Errc::kExists, c.name + ": a swap area of this name or path is in use");
+  }
+  if (areas_.size() == kAreasMax) {
+    return Error(Errc::kLimit, "255 swap areas are in use");
+  }
+  const auto free_id = std::find(by_id_.begin() + 1, by_id_.end(), nullptr);
+  area->id_ = static_cast<uint8_t>(free_id - by_id_.begin());
+  *free_id = area.get();
+  const auto place = std::find_if(areas_.begin(), areas_.end(),
+                                  [&](const auto& a) { return a->config().priority < c.priority; });
+  return areas_.insert(place, std::move(area))->get();
+}
+
+Result<std::unique_ptr<SwapArea>> SwapSpace::remove(SwapArea& area) {
+  const auto it =
+      std::find_if(areas_.begin(), areas_.end(), [&](const auto& a) { return a.get() == &area; });
+  if (it == areas_.end()) {
+    return Errc::kNotFound;
+  }
+  if (area.used_bytes().value() != 0 || area.io_in_flight()) {
+    return Error(Errc::kBusy, area.config().name + ": slots are in use or its I/O is in flight");
+  }
+  std::unique_ptr<SwapArea> out = std::move(*it);
+  areas_.erase(it);
+  by_id_[out->id()] = nullptr;
+  return out;
+}
+
+Result<SlotId> SwapSpace::allocate(Bytes size) {
+  Errc why = areas_.empty() ? Errc::kNoSpace : Errc::kInvalid;
+  for (size_t first = 0; first < areas_.size();) {
+    size_t last = first + 1;
+    while (last < areas_.size() &&
+           areas_[last]->config().priority == areas_[first]->config().priority) {
+      ++last;
+    }
+    const size_t n = last - first;
+    for (size_t i = 0; i < n; ++i) {
+      Result<SlotId> slot = areas_[first + (turn_ + i) % n]->allocate(size);
+      if (slot) {
+        turn_ += i + 1;  // the one behind it is next
+        return slot;
+      }
+      why = slot.code() == Errc::kNoSpace ? Errc::kNoSpace : why;
+    }
+    first = last;
+  }
+  return why;
+}
+
+SwapArea& SwapSpace::area(SlotId slot) const {
+  SwapArea* a = by_id_[slot.area()];
+  check(a != nullptr, "a slot of an area in use", slot, slot.area());
+  return *a;
+}
+
+SwapArea* SwapSpace::find(std::string_view path_or_name) const {
+  for (const auto& a : areas_) {
+    if (a->config().path == path_or_name || a->config().name == path_or_name) {
+      return a.get();
+    }
+  }
+  return nullptr;
+}
+
+Bytes SwapSpace::capacity() const {
+  Bytes sum;
+  for (const auto& a : areas_) {
+    sum += a->capacity();
+  }
+  return sum;
+}
+
+Bytes SwapSpace::used_bytes() const {
+  Bytes sum;
+  for (const auto& a : areas_) {
+    sum += a->used_bytes();
+  }
+  return sum;
+}
+
+}  // namespace kvmm
