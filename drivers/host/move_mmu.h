@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The host's MMU for movable frames: a page is mapped by moving its frame to the engine's address.
+//
+//   frame area   |####|    |####|####|        kMap: UFFDIO_MOVE frame -> va, kUnmap: va -> frame.
+//                        \                    No copy, no zeroing, atomic against the engine's
+//   engine range |    |####|    |    |        threads; the memory is in exactly one of the places.
+//
+// Huge pages. A 2 MiB move takes 1 us if the frame is one huge page and the target has no page
+// table; else it takes 500 us and splits the frame for good. So both sides of a 2 MiB page are
+// cleared by MADV_DONTNEED first (0.5 us; the driver's own book says that nothing is there), a move
+// that would fail is refused by that book, and after each way back the frame is looked at: one that
+// was split is counted and reported (`MapEntry::split`), and `rebuild` heals it. Kernels before
+// 6.14 keep an empty page table through MADV_DONTNEED: there a 2 MiB page that follows small pages
+// at one address does cost its frame. Ranges for 2 MiB pages are MADV_HUGEPAGE, because a fault in
+// any other range leaves a page table behind; the price is 30-40 us more for a write fault.
+//
+// Trouble. EAGAIN and EBUSY are retried a bounded number of times, then everything is moved back
+// and the entry says kBusy. EEXIST with nothing present is a marker: cleared, retried once. A page
+// is never left in two halves; if even the way back fails, the entry says kIo and the book is
+// exact.
+//
+// Invariants
+//   1. Every page of ours is in a frame area or in a range, never in both, never in none.
+//   2. Nothing touches the address of an empty frame: it would wait for ever.
+// Thread safety: as MmuOps; `rebuild` from any thread, for a frame that nobody else uses.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "drivers/host/mmu_base.h"
+#include "drivers/host/pagemap.h"
+
+namespace kvmm {
+
+class HostMoveMmu final : public HostMmu {
+ public:
+  // Opens userfaultfd, checks the features, moves a page out and in and compares it.
+  // Errors: kPermission, kNotSupported (both with what to do), kNoMemory, kLimit, kInvalid (node).
+  static Result<std::unique_ptr<HostMoveMmu>> create(const HostConfig& config);
+  ~HostMoveMmu() override;
+
+  MmuInfo info() const override;
+  Result<AddressRange> reserve(Bytes length, Bytes align, Bytes page_size) override;
+  void release(AddressRange range) override;
+  // `node` must be the configured one. Frames of 2 MiB are huge where the system gives such pages.
+  Result<FrameArea> create_frames(Bytes size, uint32_t count, NodeId node) override;
+  void destroy_frames(const FrameArea& area) override;
+
+  // BLOCKING. Replaces the memory of the 2 MiB frame at `frame` by one fresh huge page of zeros.
+  // REQUIRES: the frame is unmapped and nobody else uses it. Errors: kInvalid (no whole huge frame
+  // of ours), kNoMemory (the system has no huge page now; the frame is as it was), kIo.
+  Result<void> rebuild(FrameAddr frame);
+
+ protected:
+  Outcome map(Region& range, MapEntry& e, Bytes size, Prot prot) override;
+  Outcome unmap(Region& range, MapEntry& e, Bytes size) override;
+
+ private:
+  HostMoveMmu(const HostConfig& config, Uffd uffd, Pagemap pagemap)
+      : HostMmu(config, std::move(uffd)), pagemap_(std::move(pagemap)) {}
+
+  struct Side {
+    Region& region;
+    uint64_t address;
+  };
+  // Moves one whole page or nothing.
+  Outcome move_page(Side to, Side from, uint64_t size, bool wake);
+  // Moves until done or stuck; returns how far it came and why it stopped.
+  UffdStep move_bytes(uint64_t dst, uint64_t src, uint64_t length, bool wake, uint32_t retries);
+  void look_at_frame(Region& frames, uint64_t frame, MapEntry& e);
+  Result<void> self_test();
+
+  const Pagemap pagemap_;
+  std::mutex frames_mutex_;  // held to change frames_, and by `rebuild` to search it; never during
+                             // a system call
+  RegionMap frames_;         // searched by serialised callers without the mutex
+};
+
+}  // namespace kvmm
