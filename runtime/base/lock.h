@@ -11,7 +11,8 @@
 //     std::vector<Arena*> arenas_ KVMM_GUARDED_BY(mutex_);
 //   };
 //
-//   order     control_server -> api -> core -> workers -> log       (lock_ranks.h, docs/locking.md)
+//   order     control_server -> api -> attributes -> core -> device -> workers -> log
+//             (the list is lock_ranks.h, the rules docs/locking.md)
 //   allowed   skip ranks; give locks back in any order; try_lock any mutex that one does not hold
 //   stopped   lock a rank that is not above every rank held; lock or try_lock what one holds;
 //             unlock what one does not hold; wait on a CondVar with a second lock held

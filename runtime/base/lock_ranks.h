@@ -18,9 +18,15 @@
   X(kApi, 20, "api",                                                                               \
     "the object registries of the C API: which runtimes, arenas, sessions and pins exist",         \
     "wait for a fault, for I/O or for a fence; open or close a device")                            \
+  X(kAttributes, 25, "attributes",                                                                 \
+    "the attribute tree: which attributes exist, and who is inside one of their functions",        \
+    "call an attribute's read or write function")                                                  \
   X(kCore, 30, "core",                                                                             \
-    "everything in vmm/, tiers/ and sched/: page tables, frames, swap slots, fault and reclaim state", \
+    "everything in vmm/, tiers/ and sched/: page tables, frames, swap slots, fault and reclaim state",\
     "touch page bytes; make a system call that waits; allocate on the fault path")                 \
+  X(kDevice, 35, "device",                                                                         \
+    "the tables of one device that its data workers or its own threads read too",                  \
+    "make a system call that waits; push a completion")                                            \
   X(kWorkers, 40, "workers",                                                                       \
     "the queue of the data workers (checksum, zero, scrub, copy)",                                 \
     "work on page bytes; push a completion")                                                       \
