@@ -9,7 +9,7 @@ namespace kvmm {
 
 ActionThread::~ActionThread() {
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stop_ = true;
     waiting_.clear();
   }
@@ -24,30 +24,37 @@ void ActionThread::submit(uint64_t client, std::function<std::string()> work) {
     thread_ = std::thread([this] { run(); });
   }
   {
-    const std::lock_guard lock(mutex_);
-    waiting_.emplace_back(client, std::move(work));
+    const MutexLock lock(mutex_);
+    waiting_.push_back({client, std::move(work)});
   }
   more_.notify_one();
 }
 
 std::vector<ActionThread::Finished> ActionThread::take_finished() {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return std::exchange(finished_, {});
 }
 
+std::optional<ActionThread::Waiting> ActionThread::next() {
+  const MutexLock lock(mutex_);
+  while (!stop_ && waiting_.empty()) {
+    more_.wait(mutex_);
+  }
+  if (stop_) {
+    return std::nullopt;
+  }
+  Waiting first = std::move(waiting_.front());
+  waiting_.pop_front();
+  return first;
+}
+
 void ActionThread::run() {
-  std::unique_lock lock(mutex_);
-  while (true) {
-    more_.wait(lock, [&] { return stop_ || !waiting_.empty(); });
-    if (stop_) {
-      return;
+  while (std::optional<Waiting> job = next()) {
+    std::string reply = job->work();
+    {
+      const MutexLock lock(mutex_);
+      finished_.push_back({job->client, std::move(reply)});
     }
-    auto [client, work] = std::move(waiting_.front());
-    waiting_.pop_front();
-    lock.unlock();
-    std::string reply = work();
-    lock.lock();
-    finished_.push_back({client, std::move(reply)});
     const uint64_t one = 1;
     // It can only fail by overflow of the counter, and then it is readable all the same.
     [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof one);

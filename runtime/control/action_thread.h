@@ -8,14 +8,15 @@
 // Thread safety: all functions are the control thread's; the queues between are guarded inside.
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "runtime/base/lock.h"
 
 namespace kvmm {
 
@@ -39,17 +40,23 @@ class ActionThread {
   std::vector<Finished> take_finished();
 
  private:
+  struct Waiting {
+    uint64_t client;
+    std::function<std::string()> work;
+  };
+
   void run();
+  // Waits for work; nothing when it is time to stop.
+  std::optional<Waiting> next();
 
   const int wake_fd_;
   std::thread thread_;  // started by the first submit
 
-  std::mutex mutex_;
-  std::condition_variable more_;
-  // guarded by mutex_
-  std::deque<std::pair<uint64_t, std::function<std::string()>>> waiting_;
-  std::vector<Finished> finished_;
-  bool stop_ = false;
+  Mutex mutex_{LockRank::kControlServer};
+  CondVar more_;
+  std::deque<Waiting> waiting_ KVMM_GUARDED_BY(mutex_);
+  std::vector<Finished> finished_ KVMM_GUARDED_BY(mutex_);
+  bool stop_ KVMM_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace kvmm
