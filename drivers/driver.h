@@ -39,6 +39,8 @@ struct DeviceInfo {
   Bytes capacity;       // of the device as the system reports it; 0: unknown
   std::string path;     // block: file or device node
   std::string options;  // driver's own, "key=value,key=value"
+  // Memory: some CPU is local to it. A node without any (CXL memory) makes a slower tier.
+  bool has_cpus = true;
 };
 
 // A bound device. Pointers it hands out live as long as it does.

@@ -3,65 +3,50 @@
 
 #include <numa.h>
 
-#include <charconv>
 #include <string>
-#include <string_view>
 #include <utility>
 
 #include "drivers/host/data.h"
 #include "drivers/host/move_mmu.h"
 #include "drivers/host/share_mmu.h"
+#include "drivers/options.h"
 
 namespace kvmm {
 namespace {
 
 enum class Frames : uint8_t { kMovable, kShareable, kPinOnly };
 
-struct Options {
+constexpr uint64_t kBusyRetriesMax = 1000000;
+
+struct HostOptions {
   Frames frames = Frames::kMovable;
   uint32_t busy_retries = HostConfig{}.busy_retries;
 };
 
-Result<void> parse_option(std::string_view text, Options& out) {
-  const size_t equals = text.find('=');
-  const std::string_view key = text.substr(0, equals);
-  const std::string_view value =
-      equals == std::string_view::npos ? std::string_view{} : text.substr(equals + 1);
-  if (key == "frames") {
-    for (const auto& [name, frames] : {std::pair{"movable", Frames::kMovable},
-                                       {"shareable", Frames::kShareable},
-                                       {"pinonly", Frames::kPinOnly}}) {
-      if (value == name) {
-        out.frames = frames;
-        return {};
-      }
-    }
-    return Error(Errc::kInvalid,
-                 "host: frames=" + std::string(value) + ": must be movable, shareable or pinonly");
+Result<HostOptions> parse_options(const std::string& text) {
+  const Result<Options> given = Options::parse("host", text, {"frames", "busy_retries"});
+  if (!given) {
+    return given.error();
   }
-  if (key == "busy_retries") {
-    uint32_t n = 0;
-    const auto [end, failed] = std::from_chars(value.data(), value.data() + value.size(), n);
-    if (failed != std::errc() || end != value.data() + value.size() || n > 1000000) {
+  HostOptions out;
+  for (const std::string& value : given->all("frames")) {
+    if (value == "movable") {
+      out.frames = Frames::kMovable;
+    } else if (value == "shareable") {
+      out.frames = Frames::kShareable;
+    } else if (value == "pinonly") {
+      out.frames = Frames::kPinOnly;
+    } else {
       return Error(Errc::kInvalid,
-                   "host: busy_retries=" + std::string(value) + ": must be 0..1000000");
+                   "host: frames=" + value + ": must be movable, shareable or pinonly");
     }
-    out.busy_retries = n;
-    return {};
   }
-  return Error(Errc::kInvalid,
-               "host: no option '" + std::string(key) + "'; there are: frames, busy_retries");
-}
-
-Result<Options> parse_options(std::string_view text) {
-  Options out;
-  while (!text.empty()) {
-    const size_t comma = text.find(',');
-    if (Result<void> r = parse_option(text.substr(0, comma), out); !r) {
-      return std::move(r).error();
-    }
-    text = comma == std::string_view::npos ? std::string_view{} : text.substr(comma + 1);
+  const Result<uint64_t> retries =
+      given->number("busy_retries", out.busy_retries, 0, kBusyRetriesMax);
+  if (!retries) {
+    return retries.error();
   }
+  out.busy_retries = static_cast<uint32_t>(*retries);
   return out;
 }
 
@@ -105,7 +90,7 @@ class HostDriver final : public Driver {
     if (below != nullptr || !probe(info)) {
       return Error(Errc::kInvalid, "host: '" + info.name + "' is no NUMA node's memory");
     }
-    const Result<Options> options = parse_options(info.options);
+    const Result<HostOptions> options = parse_options(info.options);
     if (!options) {
       return options.error();
     }

@@ -265,7 +265,7 @@ TEST(HostStress, ShareableFrames64KiB) {
   stress_on<HostShareMmu>({kib(64), 12000, 12});
 }
 TEST(HostStress, ShareableFrames2MiB) {
-  stress_on<HostShareMmu>({mib(2), 600, 13});
+  stress_on<HostShareMmu>({mib(2), 300, 13});
 }
 
 }  // namespace

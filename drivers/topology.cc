@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "drivers/topology.h"
+
+#include <hwloc.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <string>
+
+namespace kvmm {
+namespace {
+
+constexpr uint16_t kNvidia = 0x10de;
+constexpr uint16_t kDisplayClass = 0x03;  // the upper byte of a PCI class: VGA, 3D, display
+constexpr size_t kXmlMax = size_t{64} << 20;
+
+using Topology = std::unique_ptr<hwloc_topology, decltype(&hwloc_topology_destroy)>;
+
+Result<std::string> read_file(const std::string& path) {
+  std::unique_ptr<FILE, int (*)(FILE*)> file(fopen(path.c_str(), "re"), fclose);
+  if (file == nullptr) {
+    const int os_error = errno;
+    const Errc code = os_error == ENOENT   ? Errc::kNotFound
+                      : os_error == EACCES ? Errc::kPermission
+                                           : Errc::kIo;
+    return Error(code, "topology " + path, os_error);
+  }
+  std::string text;
+  char piece[4096];
+  for (size_t n = 0; (n = fread(piece, 1, sizeof(piece), file.get())) > 0;) {
+    text.append(piece, n);
+    if (text.size() > kXmlMax) {
+      return Error(Errc::kInvalid, "topology " + path + ": larger than 64 MiB");
+    }
+  }
+  if (ferror(file.get()) != 0) {
+    return Error(Errc::kIo, "reading topology " + path, EIO);
+  }
+  return text;
+}
+
+// hwloc takes the text with its final NUL, and warns on stderr about some of what it refuses; so
+// what is plainly no topology never reaches it.
+Result<Topology> load(const std::string* xml) {
+  hwloc_topology_t raw = nullptr;
+  if (hwloc_topology_init(&raw) != 0) {
+    return Errc::kNoMemory;
+  }
+  Topology topology(raw, hwloc_topology_destroy);
+  const auto malformed = [] {
+    return Error(Errc::kInvalid, "the topology is no hwloc XML (made by `lstopo --of xml FILE`)");
+  };
+  if (xml != nullptr) {
+    if (xml->find("<topology") == std::string::npos ||
+        xml->size() >= static_cast<size_t>(std::numeric_limits<int>::max()) ||
+        hwloc_topology_set_xmlbuffer(raw, xml->c_str(), static_cast<int>(xml->size() + 1)) != 0) {
+      return malformed();
+    }
+  }
+  hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
+  if (hwloc_topology_load(raw) != 0) {
+    return xml != nullptr ? malformed() : Error(Errc::kIo, "hwloc cannot read the machine", errno);
+  }
+  return topology;
+}
+
+// hwloc gives a node without CPUs the CPUs of what it hangs on, so that its own cpuset does not
+// tell. But a CPU has one node: going from the most local to the least, lowest number first, each
+// node has the CPUs that no node before it had, and one that gets none has none.
+void find_nodes_without_cpus(const std::vector<hwloc_obj_t>& nodes, std::vector<DeviceInfo>& out) {
+  std::vector<size_t> order(nodes.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&nodes](size_t a, size_t b) {
+    const int wa = hwloc_bitmap_weight(nodes[a]->cpuset);
+    const int wb = hwloc_bitmap_weight(nodes[b]->cpuset);
+    return wa != wb ? wa < wb : nodes[a]->os_index < nodes[b]->os_index;
+  });
+  const std::unique_ptr<hwloc_bitmap_s, decltype(&hwloc_bitmap_free)> taken(hwloc_bitmap_alloc(),
+                                                                            hwloc_bitmap_free);
+  for (const size_t i : order) {
+    out[i].has_cpus = hwloc_bitmap_isincluded(nodes[i]->cpuset, taken.get()) == 0;
+    hwloc_bitmap_or(taken.get(), taken.get(), nodes[i]->cpuset);
+  }
+}
+
+Result<void> add_nodes(hwloc_topology_t topology, std::vector<DeviceInfo>& out) {
+  std::vector<hwloc_obj_t> nodes;
+  for (hwloc_obj_t o = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, nullptr);
+       o != nullptr; o = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, o)) {
+    if (o->os_index > std::numeric_limits<uint16_t>::max()) {
+      return Error(Errc::kInvalid, "NUMA node number " + std::to_string(o->os_index));
+    }
+    DeviceInfo d;
+    d.name = "node" + std::to_string(o->os_index);
+    d.bus = "numa";
+    d.node = NodeId(static_cast<uint16_t>(o->os_index));
+    d.capacity = Bytes(o->attr->numanode.local_memory);
+    nodes.push_back(o);
+    out.push_back(std::move(d));
+  }
+  find_nodes_without_cpus(nodes, out);
+  std::sort(out.begin(), out.end(),
+            [](const DeviceInfo& a, const DeviceInfo& b) { return a.node < b.node; });
+  return {};
+}
+
+// Bytes of the card's own memory, if an operating system device below it says so; else 0.
+Bytes gpu_memory(hwloc_obj_t pci) {
+  for (hwloc_obj_t child = pci->io_first_child; child != nullptr; child = child->next_sibling) {
+    const char* kib_text = hwloc_obj_get_info_by_name(child, "CUDAGlobalMemorySize");
+    if (kib_text != nullptr) {
+      const unsigned long long n = strtoull(kib_text, nullptr, 10);
+      return n < (1ULL << 40) ? kib(n) : Bytes(0);
+    }
+  }
+  return Bytes(0);
+}
+
+void add_gpus(hwloc_topology_t topology, std::vector<DeviceInfo>& out) {
+  const size_t nodes = out.size();
+  for (hwloc_obj_t o = hwloc_get_next_pcidev(topology, nullptr); o != nullptr;
+       o = hwloc_get_next_pcidev(topology, o)) {
+    const auto& pci = o->attr->pcidev;
+    if (pci.class_id >> 8 != kDisplayClass) {
+      continue;
+    }
+    DeviceInfo d;
+    d.bus = pci.vendor_id == kNvidia ? "cuda" : "pci";
+    char bus_id[32];
+    snprintf(bus_id, sizeof(bus_id), "%04x:%02x:%02x.%01x", pci.domain, pci.bus, pci.dev, pci.func);
+    d.path = bus_id;
+    const hwloc_obj_t near = hwloc_get_non_io_ancestor_obj(topology, o);
+    const int first =
+        near != nullptr && near->nodeset != nullptr ? hwloc_bitmap_first(near->nodeset) : -1;
+    d.node = NodeId(static_cast<uint16_t>(std::clamp(first, 0, 65535)));
+    d.capacity = gpu_memory(o);
+    out.push_back(std::move(d));
+  }
+  std::sort(out.begin() + static_cast<std::ptrdiff_t>(nodes), out.end(),
+            [](const DeviceInfo& a, const DeviceInfo& b) { return a.path < b.path; });
+  for (size_t i = nodes; i < out.size(); ++i) {
+    out[i].name = "gpu" + std::to_string(i - nodes);
+  }
+}
+
+}  // namespace
+
+Result<std::vector<DeviceInfo>> enumerate_devices(const TopologySource& source) {
+  if (!source.xml_path.empty() && !source.xml_text.empty()) {
+    return Error(Errc::kInvalid, "a topology comes from a file or from a text, not from both");
+  }
+  Result<std::string> text =
+      source.xml_path.empty() ? Result<std::string>(source.xml_text) : read_file(source.xml_path);
+  if (!text) {
+    return std::move(text).error();
+  }
+  const bool machine = source.xml_path.empty() && source.xml_text.empty();
+  Result<Topology> topology = load(machine ? nullptr : &*text);
+  if (!topology) {
+    return std::move(topology).error();
+  }
+  std::vector<DeviceInfo> devices;
+  if (Result<void> r = add_nodes(topology->get(), devices); !r) {
+    return std::move(r).error();
+  }
+  add_gpus(topology->get(), devices);
+  return devices;
+}
+
+}  // namespace kvmm
