@@ -10,6 +10,7 @@
 namespace kvmm {
 namespace {
 
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables): the process stops as a whole
 std::atomic<CheckHook> g_hook{nullptr};
 
 [[noreturn]] void stop(const char* what, const char* line, int length) noexcept {

@@ -58,6 +58,8 @@ class Random {
     return result;
   }
 
+  constexpr uint64_t next() { return (*this)(); }
+
   // Uniform in [0, n), without bias. REQUIRES: n > 0.
   uint64_t below(uint64_t n) {
     check(n > 0, "a range to draw from", n, n);

@@ -79,7 +79,7 @@ TEST(Trace, IsReadInPieces) {
   std::vector<TraceRecord> out(4);
   uint64_t next = 0;
   std::vector<uint64_t> seen;
-  while (const size_t n = ring.read(next, out, next)) {
+  for (size_t n = ring.read(next, out, next); n != 0; n = ring.read(next, out, next)) {
     for (size_t i = 0; i < n; ++i) {
       seen.push_back(out[i].args[0]);
     }
