@@ -49,7 +49,7 @@ struct Fence {
   };
   Kind kind = Kind::kNone;
   void* handle = nullptr;
-  bool (*done)(void* handle) = nullptr;
+  int (*done)(void* handle) = nullptr;  // non-zero: the work is over
 };
 
 // ---------------------------------------------------------------------------------------- memory

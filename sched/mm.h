@@ -167,6 +167,7 @@ class Mm {
   SpaceList& spaces() { return spaces_; }
   // The next notice, or false. One reader.
   bool take_notice(MmNotice* out);
+  bool has_notice() const { return notice_head_ != notice_tail_; }
   void check_invariants();
 
  private:

@@ -21,7 +21,7 @@ void for_each_page(const std::vector<PinRange>& ranges, Fn&& fn) {
 
 bool fence_is_done(const Fence& f) {
   return f.kind == Fence::Kind::kNone ||
-         (f.kind == Fence::Kind::kCallback && f.done != nullptr && f.done(f.handle));
+         (f.kind == Fence::Kind::kCallback && f.done != nullptr && f.done(f.handle) != 0);
 }
 
 PinAnswer answer_of(const PinRange& r) {

@@ -158,6 +158,8 @@ class FramePool {
   bool is_used(const Frame& frame) const;
 
   const FramePoolConfig& config() const { return config_; }
+  // Where the frames are. Fixed pools: nothing.
+  const FrameArea& area() const { return area_; }
   bool fixed() const { return fixed_; }  // frames come from allocate_fixed
   Bytes capacity() const { return config_.capacity; }
   Bytes used_bytes() const { return used_; }

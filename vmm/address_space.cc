@@ -31,9 +31,17 @@ AddressSpace::~AddressSpace() {
 }
 
 Result<void> AddressSpace::add_plane(uint32_t plane, uint64_t object_id) {
+  return map_plane(plane, object_id, lane_pages(arena_.planes.at(plane), spec_.lane));
+}
+
+Result<void> AddressSpace::add_plane_at(uint32_t plane, uint64_t object_id, VirtAddr start) {
+  const PlaneSpec& p = arena_.planes.at(plane);
+  return map_plane(plane, object_id, {start, static_cast<uint32_t>(p.lane_stride / p.page_size)});
+}
+
+Result<void> AddressSpace::map_plane(uint32_t plane, uint64_t object_id, const LanePages& lane) {
   check(plane == planes_.size(), "planes are added in order", plane, planes_.size());
   const PlaneSpec& p = arena_.planes.at(plane);
-  const LanePages lane = lane_pages(p, spec_.lane);
   if (lane.pages == 0) {
     return Error(Errc::kInvalid, "plane '" + p.name + "': a lane is smaller than a page");
   }

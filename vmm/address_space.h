@@ -73,6 +73,8 @@ class AddressSpace {
   // Maps the session's lane of the arena's plane number `plane` (the next one). `object_id` is
   // fresh. Errors: kNoMemory, kExists (overlap).
   Result<void> add_plane(uint32_t plane, uint64_t object_id);
+  // The same at an address of the session's own (contiguous placement).
+  Result<void> add_plane_at(uint32_t plane, uint64_t object_id, VirtAddr start);
 
   std::vector<Mapping>& planes() { return planes_; }
   Vma* vma_of_plane(uint32_t plane);
@@ -94,6 +96,7 @@ class AddressSpace {
 
   void check_invariants();
 
+  AddressRange own_range{};  // contiguous placement: given back by whoever reserved it
   PageList active, inactive;
   SpaceStats stats;
   Advice advice = Advice::kNormal;
@@ -108,6 +111,8 @@ class AddressSpace {
       hook;  // in the list of all spaces, most recently active first
 
  private:
+  Result<void> map_plane(uint32_t plane, uint64_t object_id, const LanePages& lane);
+
   Arena& arena_;
   AddressMap& map_;
   const SpaceSpec spec_;

@@ -2,17 +2,19 @@
 #include "runtime/control/server.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <pthread.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <limits>
 #include <optional>
+#include <span>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -29,6 +31,11 @@ using Clock = std::chrono::steady_clock;
 using Milliseconds = std::chrono::milliseconds;
 
 constexpr size_t kReadBytes = 16 * 1024;
+// What epoll calls the three descriptors that are no clients; clients are called by their id.
+constexpr uint64_t kStopTag = 0;
+constexpr uint64_t kWakeTag = 1;
+constexpr uint64_t kAcceptTag = 2;
+constexpr uint64_t kFirstClient = 3;
 constexpr int kAcceptsPerRound = 64;  // a storm of newcomers does not keep clients waiting
 constexpr int kAcceptPauseMs = 1000;  // out of descriptors: accept again after that
 
@@ -45,6 +52,8 @@ struct Client {
   size_t sent = 0;            // of `out`
   bool acting = false;        // its action runs; its reply comes later
   bool hang_up = false;       // close once `out` has been sent
+  uint32_t watched = 0;       // what epoll waits for
+  uint32_t events = 0;        // what epoll reported this round
   Clock::time_point moved{};  // last byte taken, or last line received
 
   bool sending() const { return sent < out.size(); }
@@ -77,10 +86,11 @@ Result<void> ControlOptions::validate() const {
 
 class ControlServer::Impl {
  public:
-  Impl(const AttrTree& tree, ControlOptions options, ControlSocket socket, OwnedFd stop,
-       OwnedFd wake)
+  Impl(const AttrTree& tree, ControlOptions options, ControlSocket socket, OwnedFd epoll,
+       OwnedFd stop, OwnedFd wake)
       : options_(std::move(options)),
         socket_(std::move(socket)),
+        epoll_(std::move(epoll)),
         stop_(std::move(stop)),
         wake_(std::move(wake)),
         owner_(getpid()),
@@ -95,9 +105,16 @@ class ControlServer::Impl {
     }
   }
 
-  void launch() {
+  // False: the kernel has no memory for it.
+  bool launch() {
+    if (!watch(stop_.get(), kStopTag, EPOLLIN, EPOLL_CTL_ADD) ||
+        !watch(wake_.get(), kWakeTag, EPOLLIN, EPOLL_CTL_ADD) ||
+        !watch(socket_.fd.get(), kAcceptTag, EPOLLIN, EPOLL_CTL_ADD)) {
+      return false;
+    }
     const SignalsBlocked blocked;
     thread_ = std::thread([this] { run(); });
+    return true;
   }
 
   void stop() {
@@ -112,12 +129,16 @@ class ControlServer::Impl {
 
  private:
   void run();
-  int poll_timeout(Clock::time_point now) const;
+  int wait_ms(Clock::time_point now) const;
+  // False: the kernel has no memory for it.
+  bool watch(int fd, uint64_t tag, uint32_t events, int operation);
+  void watch_changes(Clock::time_point now);
+  std::vector<Client>::iterator find(uint64_t id);
   void accept_clients(Clock::time_point now);
   void admit(OwnedFd fd, Clock::time_point now);
   bool make_room(Clock::time_point now);
   // These answer whether the client stays.
-  bool serve(Client& client, short events, Clock::time_point now);
+  bool serve(Client& client, Clock::time_point now);
   bool read_from(Client& client);
   bool write_to(Client& client, Clock::time_point now);
   bool take_line(Client& client, Clock::time_point now);
@@ -129,13 +150,15 @@ class ControlServer::Impl {
   ControlOptions options_;
   ControlContext context_;
   ControlSocket socket_;
-  OwnedFd stop_;  // eventfd: end the loop
-  OwnedFd wake_;  // eventfd: an action has finished
+  OwnedFd epoll_;  // not poll(2): an engine may lower its limit of descriptors below our number
+  OwnedFd stop_;   // eventfd: end the loop
+  OwnedFd wake_;   // eventfd: an action has finished
   const pid_t owner_;
 
   // the control thread's own
   std::vector<Client> clients_;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_ = kFirstClient;
+  uint32_t accept_watched_ = EPOLLIN;
   std::optional<Clock::time_point> accept_after_;
   ActionThread actions_;
 
@@ -143,44 +166,82 @@ class ControlServer::Impl {
 };
 
 void ControlServer::Impl::run() {
-  std::vector<pollfd> fds;
+  std::array<epoll_event, 32> events{};
   while (true) {
-    Clock::time_point now = Clock::now();
-    fds.clear();
-    fds.push_back({stop_.get(), POLLIN, 0});
-    fds.push_back({wake_.get(), POLLIN, 0});
-    const bool accepting = !accept_after_ || now >= *accept_after_;
-    fds.push_back({accepting ? socket_.fd.get() : -1, POLLIN, 0});
-    for (const Client& client : clients_) {
-      // One at a time: nothing is read from a client that has not taken its reply.
-      const bool listens = !client.sending() && !client.acting && !client.hang_up;
-      fds.push_back({client.fd.get(),
-                     static_cast<short>(client.sending() ? POLLOUT : (listens ? POLLIN : 0)), 0});
+    watch_changes(Clock::now());
+    const int n = epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
+                             wait_ms(Clock::now()));
+    check(n >= 0 || errno == EINTR, "the control socket's epoll");
+    const Clock::time_point now = Clock::now();
+    bool accept = false;
+    bool finished = false;
+    for (Client& client : clients_) {
+      client.events = 0;
     }
-    if (poll(fds.data(), fds.size(), poll_timeout(now)) < 0) {
-      check(errno == EINTR || errno == ENOMEM, "poll of the control socket");
-      continue;
+    for (const epoll_event& event : std::span(events).first(static_cast<size_t>(std::max(n, 0)))) {
+      switch (event.data.u64) {
+        case kStopTag:
+          return;
+        case kWakeTag:
+          finished = true;
+          break;
+        case kAcceptTag:
+          accept = true;
+          break;
+        default:
+          if (const auto it = find(event.data.u64); it != clients_.end()) {
+            it->events = event.events;
+          }
+      }
     }
-    if (fds[0].revents != 0) {
-      return;
-    }
-    now = Clock::now();
     for (size_t i = clients_.size(); i-- > 0;) {
-      if (!serve(clients_[i], fds[i + 3].revents, now)) {
+      if (!serve(clients_[i], now)) {
         clients_.erase(clients_.begin() + static_cast<ptrdiff_t>(i));
       }
     }
-    if (fds[1].revents != 0) {
+    if (finished) {
       finish_actions(now);
     }
-    if (fds[2].revents != 0) {
+    if (accept) {
       accept_clients(now);
     }
   }
 }
 
+bool ControlServer::Impl::watch(int fd, uint64_t tag, uint32_t events, int operation) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = tag;
+  const bool done = epoll_ctl(epoll_.get(), operation, fd, &event) == 0;
+  check(done || errno == ENOMEM || errno == ENOSPC, "the control socket's epoll_ctl");
+  return done;
+}
+
+// Tells epoll what each client is waited for now.
+void ControlServer::Impl::watch_changes(Clock::time_point now) {
+  const uint32_t accepting = !accept_after_ || now >= *accept_after_ ? uint32_t{EPOLLIN} : 0u;
+  if (accepting != accept_watched_ &&
+      watch(socket_.fd.get(), kAcceptTag, accepting, EPOLL_CTL_MOD)) {
+    accept_watched_ = accepting;
+  }
+  for (Client& client : clients_) {
+    // One at a time: nothing is read from a client that has not taken its reply.
+    const uint32_t wanted = client.sending() ? uint32_t{EPOLLOUT}
+                            : client.acting  ? 0u
+                                             : uint32_t{EPOLLIN};
+    if (wanted != client.watched && watch(client.fd.get(), client.id, wanted, EPOLL_CTL_MOD)) {
+      client.watched = wanted;
+    }
+  }
+}
+
+std::vector<Client>::iterator ControlServer::Impl::find(uint64_t id) {
+  return std::find_if(clients_.begin(), clients_.end(),
+                      [id](const Client& c) { return c.id == id; });
+}
+
 // When the next client stalls, or accept is tried again; -1: nothing to wait for but events.
-int ControlServer::Impl::poll_timeout(Clock::time_point now) const {
+int ControlServer::Impl::wait_ms(Clock::time_point now) const {
   std::optional<Clock::time_point> next;
   if (accept_after_ && now < *accept_after_) {
     next = accept_after_;
@@ -236,7 +297,10 @@ void ControlServer::Impl::admit(OwnedFd fd, Clock::time_point now) {
   }
   Client client{.id = next_id_++, .fd = std::move(fd)};
   client.moved = now;
-  clients_.push_back(std::move(client));
+  client.watched = EPOLLIN;
+  if (watch(client.fd.get(), client.id, EPOLLIN, EPOLL_CTL_ADD)) {
+    clients_.push_back(std::move(client));
+  }
 }
 
 bool ControlServer::Impl::make_room(Clock::time_point now) {
@@ -254,24 +318,25 @@ bool ControlServer::Impl::make_room(Clock::time_point now) {
   return true;
 }
 
-bool ControlServer::Impl::serve(Client& client, short events, Clock::time_point now) {
-  if ((events & (POLLERR | POLLNVAL)) != 0) {
+bool ControlServer::Impl::serve(Client& client, Clock::time_point now) {
+  const uint32_t events = client.events;
+  if ((events & EPOLLERR) != 0) {
     return false;
   }
   if (client.sending()) {
-    if ((events & POLLHUP) != 0) {
+    if ((events & EPOLLHUP) != 0) {
       return false;
     }
-    if ((events & POLLOUT) == 0) {
+    if ((events & EPOLLOUT) == 0) {
       return now - client.moved < Milliseconds(options_.stall_ms);
     }
     return write_to(client, now);
   }
   if (client.acting) {
-    return (events & POLLHUP) == 0;  // gone: the action ends, its reply finds nobody
+    return (events & EPOLLHUP) == 0;  // gone: the action ends, its reply finds nobody
   }
   const bool has_line = client.in.find('\n') != std::string::npos;
-  if (!has_line && (events & (POLLIN | POLLHUP)) != 0 && !read_from(client)) {
+  if (!has_line && (events & (EPOLLIN | EPOLLHUP)) != 0 && !read_from(client)) {
     return false;
   }
   return take_line(client, now);
@@ -359,8 +424,7 @@ void ControlServer::Impl::finish_actions(Clock::time_point now) {
   uint64_t count = 0;
   [[maybe_unused]] const ssize_t n = read(wake_.get(), &count, sizeof count);
   for (ActionThread::Finished& done : actions_.take_finished()) {
-    const auto it = std::find_if(clients_.begin(), clients_.end(),
-                                 [&](const Client& c) { return c.id == done.client; });
+    const auto it = find(done.client);
     if (it == clients_.end()) {
       continue;
     }
@@ -380,8 +444,9 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const AttrTree& tree
   }
   OwnedFd stop(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   OwnedFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!stop || !wake) {
-    return Error(Errc::kNoMemory, "control socket: no eventfd", errno);
+  OwnedFd epoll(epoll_create1(EPOLL_CLOEXEC));
+  if (!stop || !wake || !epoll) {
+    return Error(Errc::kNoMemory, "control socket: no descriptor", errno);
   }
   const std::vector<std::string> directories =
       options.directory.empty() ? control_directories() : std::vector{options.directory};
@@ -396,10 +461,13 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const AttrTree& tree
     return std::move(socket).error();
   }
   const std::string path = socket->path;
-  auto impl = std::make_unique<Impl>(tree, std::move(options), std::move(*socket), std::move(stop),
-                                     std::move(wake));
+  auto impl = std::make_unique<Impl>(tree, std::move(options), std::move(*socket), std::move(epoll),
+                                     std::move(stop), std::move(wake));
   try {
-    impl->launch();
+    if (!impl->launch()) {
+      remove_control_socket(path);
+      return Error(Errc::kNoMemory, "control socket: cannot be watched");
+    }
   } catch (const std::system_error& e) {
     remove_control_socket(path);
     return Error(Errc::kNoMemory, std::string("control socket: no thread: ") + e.what());

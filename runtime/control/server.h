@@ -2,7 +2,7 @@
 //
 // The control socket of one runtime: a Unix socket that answers the control protocol.
 //
-//   kvctl ---- <pid>-<n>.sock ---> [ control thread: poll ] ---> AttrTree getters and setters
+//   kvctl ---- <pid>-<n>.sock ---> [ control thread: epoll ] ---> AttrTree getters and setters
 //                                            |    ^
 //                                            v    | eventfd
 //                                  [ action thread ]  swapon, swapoff: may take minutes
@@ -36,15 +36,15 @@
 namespace kvmm {
 
 struct ControlOptions {
-  std::string directory;  // "": the first of control_directories() that can be had
-  std::string name;       // of the runtime, shown by kvctl ps
-  std::string version;    // of the library
-  std::map<std::string, ControlAction> actions;  // "swapon", "swapoff"
+  std::string directory = {};  // "": the first of control_directories() that can be had
+  std::string name = {};       // of the runtime, shown by kvctl ps
+  std::string version = {};    // of the library
+  std::map<std::string, ControlAction> actions = {};  // "swapon", "swapoff"
   int clients_max = 16;
   int stall_ms = 10'000;
   int idle_ms = 60'000;
   // Who is at the other end; tests put another user there. False: cannot be told, refused.
-  std::function<bool(int fd, ucred* peer)> peer_of;
+  std::function<bool(int fd, ucred* peer)> peer_of = {};
 
   // kInvalid: a limit that is not positive.
   Result<void> validate() const;

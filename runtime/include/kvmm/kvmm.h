@@ -25,7 +25,8 @@
  *     version knows which fields you have. Fields you leave 0 mean "the default".
  *   - Strings are UTF-8, borrowed for the call, and at most 255 bytes.
  *   - Thread safety: all functions may be called from any thread at any time, except that an object
- *     must not be used while or after another thread closes it. No function touches page bytes.
+ *     must not be used while or after another thread closes it. No function touches page bytes, except
+ *     kvmm_arena_clear at the edges of its range.
  *   - After fork(2) the child has no KV memory: it may only exec or _exit.
  */
 #ifndef KVMM_KVMM_H_
@@ -94,7 +95,8 @@ typedef struct kvmm_runtime_options {
   size_t size;
   const char* name;        /* shown by kvctl ps; default: the program's name */
   const char* config_dir;  /* every *.conf in it is read; default $KVMM_CONFIG, else /etc/kvmm */
-  uint64_t dram_bytes;     /* capacity of the DRAM tier; default: attribute tiers/dram/capacity, else 1/4 of the node */
+  uint64_t dram_bytes;     /* capacity of the DRAM tier; default: attribute tiers/dram/capacity, else 1 GiB or 1/4 of
+                               the node if that is less */
   const char* swap_path;   /* file or block device swapped to; NULL: none (kvmm_swapon adds some later) */
   uint64_t swap_bytes;     /* size the file may grow to; default 16 GiB; a block device: all of it */
   const char* frames;      /* "movable" (default), "shareable" */
@@ -155,7 +157,8 @@ typedef struct kvmm_arena_options {
 #define KVMM_PLACE_STRIDED 0u    /* per plane one range, lane i at base + i * lane_stride */
 #define KVMM_PLACE_CONTIGUOUS 1u /* per session one range, its planes behind one another */
 #define KVMM_ENGINE_FAULTING 0u
-#define KVMM_ENGINE_PINNING 1u   /* recompute is possible: nothing is ever poisoned */
+#define KVMM_ENGINE_PINNING 1u   /* pins what it touches; pins are told to recompute. Only a touch without a pin gets
+                                    an error (SIGBUS) when the content is gone */
 
 /* Errors: EINVALID, ENOMEMORY, ELIMIT, EMODELMISMATCH (a swap area in use belongs to another model). */
 KVMM_API kvmm_status kvmm_arena_create(kvmm_runtime* runtime, const kvmm_arena_options* options, kvmm_arena** out);

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/core.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <array>
+#include <semaphore>
+
+#include "runtime/thread.h"
+
+namespace kvmm {
+
+struct Core::Query {
+  const std::function<void(Mm&)>* fn = nullptr;
+  Query* next = nullptr;
+  std::binary_semaphore done{0};
+  bool ran = false;
+};
+
+Core::Core(const Parts& parts) : parts_(parts) {}
+
+Result<std::unique_ptr<Core>> Core::create(const Parts& parts) {
+  std::unique_ptr<Core> core(new Core(parts));
+  core->wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  core->notice_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (core->wake_fd_ < 0 || core->notice_fd_ < 0) {
+    return Error(Errc::kLimit, "no eventfd: raise the limit of open files", errno);
+  }
+  Mm::Deps deps;
+  deps.tier = parts.tier;
+  deps.swap = &core->swap_;
+  deps.map = &core->map_;
+  deps.data = parts.data;
+  deps.trace = parts.trace;
+  deps.completions = parts.completions;
+  core->mm_ = std::make_unique<Mm>(deps, core->config_);
+  parts.completions->set_notifier(
+      [](void* context) noexcept { static_cast<Core*>(context)->wake(); }, core.get());
+  return core;
+}
+
+Core::~Core() {
+  stop();
+  for (const int fd : {wake_fd_, notice_fd_}) {
+    if (fd >= 0) {
+      close(fd);
+    }
+  }
+}
+
+void Core::start() {
+  if (!parts_.platform.executor->threaded()) {
+    return;
+  }
+  const SignalsBlocked blocked;
+  running_ = true;
+  thread_ = std::thread([this] {
+    pthread_setname_np(pthread_self(), "kvmm-core");
+    run();
+  });
+}
+
+void Core::stop() {
+  if (!thread_.joinable()) {
+    return;
+  }
+  stop_ = true;
+  wake();
+  thread_.join();
+  running_ = false;
+  MutexLock l(lock_);
+  run_queries();  // those that came last are answered too
+}
+
+void Core::wake() noexcept {
+  const uint64_t one = 1;
+  [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof one);  // full: it is awake
+}
+
+void Core::step() {
+  mm_->step(now());
+  after_step();
+}
+
+void Core::after_step() {
+  if (mm_->has_notice()) {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = write(notice_fd_, &one, sizeof one);
+  }
+}
+
+bool Core::wait_until(const std::function<bool()>& pred) {
+  step();
+  while (!pred()) {
+    if (parts_.platform.executor->threaded()) {
+      if (mm_->next_due() != Tick(0)) {
+        wake();  // the core thread sleeps by an older due time
+      }
+      ++waiters_;
+      stepped_.wait(lock_);
+      --waiters_;
+    } else {
+      if (!parts_.platform.executor->pass_time() && !mm_->busy()) {
+        return pred();
+      }
+      take_faults();
+      step();
+    }
+  }
+  return true;
+}
+
+bool Core::query(const std::function<void(Mm&)>& fn) {
+  if (!running_.load()) {
+    MutexLock l(lock_);  // no core thread: nobody's faults wait for this lock
+    fn(*mm_);
+    return true;
+  }
+  Query q;
+  q.fn = &fn;
+  Query* head = queries_.load(std::memory_order_relaxed);
+  do {
+    q.next = head;
+  } while (!queries_.compare_exchange_weak(head, &q, std::memory_order_release,
+                                           std::memory_order_relaxed));
+  wake();
+  q.done.acquire();
+  return q.ran;
+}
+
+void Core::run_queries() {
+  Query* q = queries_.exchange(nullptr, std::memory_order_acquire);
+  while (q != nullptr) {
+    Query* next = q->next;  // `q` is gone once its owner is released
+    (*q->fn)(*mm_);
+    q->ran = true;
+    q->done.release();
+    q = next;
+  }
+}
+
+bool Core::take_faults() {
+  std::array<FaultEvent, 32> events;
+  const size_t n = parts_.tier->mmu().read_faults(events);
+  const Tick t = now();
+  for (size_t i = 0; i < n; ++i) {
+    mm_->handle_fault(events[i], t);
+  }
+  return n == events.size();
+}
+
+void Core::run() {
+  std::array<pollfd, 20> fds{};
+  while (!stop_.load(std::memory_order_relaxed)) {
+    size_t n = 0;
+    Tick due;
+    {
+      MutexLock l(lock_);
+      bool more = take_faults();
+      mm_->step(now());
+      while (more) {
+        more = take_faults();
+        mm_->step(now());
+      }
+      run_queries();
+      due = mm_->next_due();
+      fds[n++] = {wake_fd_, POLLIN, 0};
+      for (const int fd : {parts_.tier->mmu().fault_fd(), parts_.tier->mmu().event_fd()}) {
+        if (fd >= 0) {
+          fds[n++] = {fd, POLLIN, 0};
+        }
+      }
+      for (const auto& area : swap_.areas()) {
+        const int fd = area->block().event_fd();
+        if (fd >= 0 && n < fds.size()) {
+          fds[n++] = {fd, POLLIN, 0};
+        }
+      }
+      after_step();
+      if (waiters_ != 0) {
+        stepped_.notify_all();
+      }
+    }
+    timespec timeout{};
+    const Tick t = now();
+    if (due > t) {
+      timeout.tv_sec = static_cast<time_t>((due - t).value() / 1'000'000'000u);
+      timeout.tv_nsec = static_cast<long>((due - t).value() % 1'000'000'000u);
+    }
+    const int ready = ppoll(fds.data(), n, due == Tick(0) ? nullptr : &timeout, nullptr);
+    if (ready > 0 && (fds[0].revents & POLLIN) != 0) {
+      uint64_t count = 0;
+      [[maybe_unused]] const ssize_t got = read(wake_fd_, &count, sizeof count);
+    }
+  }
+}
+
+}  // namespace kvmm

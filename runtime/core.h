@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The core: the memory manager, the lock that guards it, and the thread that steps it.
+//
+//   engine threads --fault--> userfaultfd --+
+//   devices, workers --completions----------+--> core thread: poll, lock, step, unlock
+//   tools --queries (lock-free mailbox)-----+
+//   engine threads --API calls--> lock, change, step, unlock (and wait, unlocked)
+//
+// The core thread blocks all signals, allocates nothing while it handles faults, writes only to its
+// own descriptors, and takes no lock that a reader of the control plane can hold: readers post a
+// query, which the core thread runs between steps and which may only copy into memory of the
+// reader.
+//
+// Thread safety: any thread. Lock: kCore.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "runtime/base/lock.h"
+#include "runtime/platform.h"
+#include "sched/mm.h"
+
+namespace kvmm {
+
+class Core {
+ public:
+  struct Parts {
+    Platform platform;
+    Tier* tier = nullptr;
+    DataOps* data = nullptr;
+    TraceRing* trace = nullptr;
+    CompletionQueue* completions = nullptr;
+  };
+
+  static Result<std::unique_ptr<Core>> create(const Parts& parts);
+  ~Core();
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+
+  // Starts the thread (if the platform has threads).
+  void start();
+  void stop();
+
+  Mutex& lock() KVMM_RETURNS_LOCK(lock_) { return lock_; }
+  Mm& mm() KVMM_REQUIRES(lock_) { return *mm_; }
+  AddressMap& map() KVMM_REQUIRES(lock_) { return map_; }
+  SwapSpace& swap() KVMM_REQUIRES(lock_) { return swap_; }
+  MmConfig& config() { return config_; }
+  const MmStats& stats() const { return mm_->stats(); }
+  Tick now() { return parts_.platform.clock->now(); }
+
+  // Steps after a change. Never waits.
+  void step() KVMM_REQUIRES(lock_);
+  // Steps and waits until pred() says true. False: it never will (nothing is in flight any more).
+  bool wait_until(const std::function<bool()>& pred) KVMM_REQUIRES(lock_);
+
+  // Runs `fn` on the core thread between two steps, waits for it, and takes no lock the fault path
+  // takes. `fn` must be short, allocate nothing, and copy into memory of the caller.
+  // False: the core has stopped.
+  bool query(const std::function<void(Mm&)>& fn);
+
+  // Readable when the memory manager has something to say (Mm::take_notice).
+  int notice_fd() const { return notice_fd_; }
+
+  // Completion queue's wake-up: any thread.
+  void wake() noexcept;
+
+ private:
+  struct Query;
+  explicit Core(const Parts& parts);
+  void run();
+  void after_step() KVMM_REQUIRES(lock_);
+  void run_queries() KVMM_REQUIRES(lock_);
+  bool take_faults() KVMM_REQUIRES(lock_);
+
+  const Parts parts_;
+  MmConfig config_;
+  Mutex lock_{LockRank::kCore};
+  CondVar stepped_;
+  AddressMap map_;
+  SwapSpace swap_;
+  std::unique_ptr<Mm> mm_;
+  int wake_fd_ = -1;
+  int notice_fd_ = -1;
+  std::atomic<Query*> queries_{nullptr};  // lock-free stack: readers push, the core takes all
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> running_{false};
+  uint32_t waiters_ KVMM_GUARDED_BY(lock_) = 0;
+  std::thread thread_;
+};
+
+}  // namespace kvmm

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a runtime stands on: threads or none, a clock, a seed, drivers. The same `Runtime` runs on
+// real threads and real devices, or on one virtual thread and simulated ones.
+//
+//   real_platform()      worker threads, CLOCK_MONOTONIC, host + uring + null + error + cuda
+//   a simulator's        no thread, a virtual clock, sim devices
+//
+// Thread safety: a Platform is filled by one thread and then constant.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "drivers/driver.h"
+#include "runtime/base/clock.h"
+
+namespace kvmm {
+
+// Who steps the core, and where work on page bytes runs.
+class Executor {
+ public:
+  virtual ~Executor() = default;
+  // True: `Core` starts a thread of its own, and waiting is sleeping.
+  virtual bool threaded() const = 0;
+  // Data work of `inline_ops` on up to `workers` threads (or the same object, if there are none).
+  virtual std::unique_ptr<DataOps> workers(DataOps& inline_ops, uint32_t workers) = 0;
+  // Not threaded: lets virtual time pass until something may have happened. False: nothing ever
+  // will.
+  virtual bool pass_time() { return false; }
+};
+
+struct Platform {
+  Executor* executor = nullptr;
+  Clock* clock = nullptr;
+  uint64_t seed = 0;
+  // Registers the drivers, in order of preference.
+  std::function<Result<void>(DriverRegistry&)> add_drivers;
+  // The memory device that becomes the DRAM tier; its options are completed by the runtime.
+  DeviceInfo memory;
+  // Driver for swap areas: "uring", or a simulated one.
+  std::string swap_driver = "uring";
+};
+
+// The platform of this machine. Errors: none; what is missing is found when it is bound.
+Platform real_platform();
+
+}  // namespace kvmm

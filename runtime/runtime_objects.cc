@@ -1,0 +1,489 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arenas, sessions and swap areas of a runtime: how they come and go.
+#include <poll.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "runtime/base/random.h"
+#include "runtime/runtime.h"
+
+namespace kvmm {
+
+// ------------------------------------------------------------------------------------ arenas
+
+Result<Arena*> Runtime::create_arena(ArenaSpec spec) {
+  MutexLock l(lock_);
+  spec.id = next_id_++;
+  if (spec.name.empty()) {
+    spec.name = "arena-" + std::to_string(spec.id);
+  }
+  if (spec.model_is_random) {
+    Random random(platform_.seed ^ spec.id);
+    for (uint8_t& b : spec.model_id) {
+      b = static_cast<uint8_t>(random());
+    }
+  } else if (!config_.swap_volatile) {
+    // Swap areas in use are dedicated to the first model: pages of another one stay out.
+    MutexLock core(core_->lock());
+    for (const auto& area : core_->swap().areas()) {
+      const ModelId& dedicated = area->model_id();
+      if (dedicated != ModelId{} && dedicated != spec.model_id) {
+        return Error(Errc::kModelMismatch,
+                     "swap area " + area->config().path +
+                         " belongs to another model; use another file for this one");
+      }
+    }
+  }
+  auto arena = Arena::create(std::move(spec), *memory_->mmu());
+  if (!arena) {
+    return arena.error();
+  }
+  Arena* a = arena->get();
+  arenas_.emplace(a->spec.id, std::move(*arena));
+  return a;
+}
+
+Result<void> Runtime::destroy_arena(Arena& arena) {
+  std::unique_ptr<Arena> gone;
+  {
+    MutexLock l(lock_);
+    if (arena.open_spaces != 0) {
+      return Error(Errc::kBusy, "sessions of the arena are open");
+    }
+    auto it = arenas_.find(arena.spec.id);
+    gone = std::move(it->second);
+    arenas_.erase(it);
+  }
+  for (const AddressRange& r : gone->ranges) {
+    gone->mmu->release(r);
+  }
+  return {};
+}
+
+Result<AddressRange> Runtime::reserve(Arena& arena, Bytes length) {
+  if (arena.spec.placement != Placement::kStrided || length.value() == 0) {
+    return Error(Errc::kInvalid, "a range is reserved in a strided arena, and is not empty");
+  }
+  auto range = arena.mmu->reserve(Bytes(round_up(length.value(), kPageSizeMax.value())),
+                                  kPageSizeMax, kPageSizeMax);
+  if (!range) {
+    return range.error();
+  }
+  MutexLock l(lock_);
+  arena.ranges.push_back(*range);
+  return *range;
+}
+
+Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
+  const bool contiguous = arena.spec.placement == Placement::kContiguous;
+  const Bytes granule = tier().mmu().info().granule;
+  if (plane.lane_stride.value() == 0 && plane.token_stride.value() != 0) {
+    const uint64_t bytes =
+        plane.token_stride.value() * std::max<uint64_t>(1, arena.spec.lane_tokens);
+    plane.lane_stride = Bytes(round_up(bytes, bytes >= kMiB ? kPageSizeMax.value() : 64 * kKiB));
+  }
+  if (plane.lane_stride.value() == 0) {
+    return Error(Errc::kInvalid,
+                 "plane '" + plane.name + "': lane_stride or token_stride is needed");
+  }
+  if (!contiguous && plane.base.value() == 0) {
+    const uint64_t all = plane.lane_stride.value() * arena.spec.lanes;
+    if (all / arena.spec.lanes != plane.lane_stride.value()) {
+      return Errc::kRange;
+    }
+    auto range = reserve(arena, Bytes(all));
+    if (!range) {
+      return range.error();
+    }
+    plane.base = range->start;
+  }
+  MutexLock l(lock_);
+  if (contiguous && arena.open_spaces != 0) {
+    return Error(Errc::kBusy, "planes of a contiguous arena are added before its sessions");
+  }
+  if (plane.page_size.value() == 0) {
+    plane.page_size =
+        std::min(page_size_for(plane.lane_stride, plane.base), tier().pool().config().block_size);
+  }
+  if (!is_page_size(plane.page_size) || plane.page_size < granule ||
+      plane.page_size > tier().pool().config().block_size) {
+    return Error(Errc::kInvalid, "plane '" + plane.name +
+                                     "': page_size must be a power of two from 4 KiB to 2 MiB");
+  }
+  if (contiguous) {
+    plane.lane_stride = Bytes(round_up(plane.lane_stride.value(), plane.page_size.value()));
+  }
+  if (auto ok = arena.check_plane(plane); !ok) {
+    return ok.error();
+  }
+  const auto number = static_cast<uint32_t>(arena.planes.size());
+  arena.planes.push_back(std::move(plane));
+  MutexLock core(core_->lock());
+  for (AddressSpace* s : arena.lanes) {
+    if (s != nullptr) {
+      if (auto ok = s->add_plane(number, next_object_++); !ok) {
+        return ok.error();
+      }
+    }
+  }
+  return number;
+}
+
+Result<void> Runtime::clear(Arena& arena, AddressRange range) {
+  (void)arena;
+  // Edges: pages that the range covers in part, if they have content.
+  struct Edge {
+    uint64_t from = 0, to = 0;
+  };
+  std::vector<Edge> edges;
+  {
+    MutexLock core(core_->lock());
+    AddressMap& map = core_->map();
+    for (const VirtAddr at : {range.start, range.end()}) {
+      Vma* v = map.find(at);
+      if (v == nullptr || (at - v->start).value() % v->page_size.value() == 0) {
+        continue;
+      }
+      const uint32_t index = v->page_at(at);
+      if (v->object->page(index).place == Place::kNone) {
+        continue;
+      }
+      const uint64_t page = v->address_of(index).value();
+      const Edge e{std::max(page, range.start.value()),
+                   std::min(page + v->page_size.value(), range.end().value())};
+      if (edges.empty() || edges.back().from != e.from) {
+        edges.push_back(e);
+      }
+    }
+  }
+  auto ok = run_job([&](Mm& mm, MmJob& job) { return mm.clear_range(range, job); });
+  if (!ok) {
+    return ok;
+  }
+  for (const Edge& e : edges) {  // like any write of the engine: it may fault
+    std::memset(reinterpret_cast<void*>(e.from), 0, e.to - e.from);
+  }
+  return {};
+}
+
+// ------------------------------------------------------------------------------------ sessions
+
+uint32_t Runtime::tenant_number(const std::string& name) {
+  const auto number = static_cast<uint32_t>(tenants_.size() + 1);
+  return tenants_.emplace(name, number).first->second;
+}
+
+Result<AddressSpace*> Runtime::open_session(Arena& arena, SpaceSpec spec, int64_t lane) {
+  MutexLock l(lock_);
+  if (arena.planes.empty()) {
+    return Error(Errc::kInvalid, "the arena has no plane yet: kvmm_arena_add_plane first");
+  }
+  if (lane < 0) {
+    auto free = std::find(arena.lanes.begin(), arena.lanes.end(), nullptr);
+    if (free == arena.lanes.end()) {
+      return Error(Errc::kLimit, "all " + std::to_string(arena.lanes.size()) + " lanes are taken");
+    }
+    lane = free - arena.lanes.begin();
+  }
+  if (static_cast<size_t>(lane) >= arena.lanes.size()) {
+    return Error(Errc::kInvalid, "the arena has " + std::to_string(arena.lanes.size()) + " lanes");
+  }
+  if (arena.lanes[static_cast<size_t>(lane)] != nullptr) {
+    return Error(Errc::kExists, "lane " + std::to_string(lane) + " is taken");
+  }
+  spec.id = next_id_++;
+  spec.lane = static_cast<uint32_t>(lane);
+  if (spec.name.empty()) {
+    spec.name = "session-" + std::to_string(spec.id);
+  }
+  if (spec.sharing_domain.empty()) {
+    spec.sharing_domain = spec.tenant;
+  }
+  spec.tenant_number = tenant_number(spec.tenant);
+  AddressRange own{};
+  if (arena.spec.placement == Placement::kContiguous) {
+    uint64_t bytes = 0;
+    for (const PlaneSpec& p : arena.planes) {
+      bytes += round_up(p.lane_stride.value(), kPageSizeMax.value());
+    }
+    auto range = arena.mmu->reserve(Bytes(bytes), kPageSizeMax, kPageSizeMax);
+    if (!range) {
+      return range.error();
+    }
+    own = *range;
+  }
+  MutexLock core(core_->lock());
+  auto space = std::make_unique<AddressSpace>(arena, core_->map(), std::move(spec));
+  uint64_t offset = 0;
+  for (uint32_t i = 0; i < arena.planes.size(); ++i) {
+    auto ok = arena.spec.placement == Placement::kContiguous
+                  ? space->add_plane_at(i, next_object_++, own.start + Bytes(offset))
+                  : space->add_plane(i, next_object_++);
+    offset += round_up(arena.planes[i].lane_stride.value(), kPageSizeMax.value());
+    if (!ok) {
+      space.reset();
+      if (own.length.value() != 0) {
+        arena.mmu->release(own);
+      }
+      return ok.error();
+    }
+  }
+  space->own_range = own;
+  AddressSpace* s = space.get();
+  arena.lanes[static_cast<size_t>(lane)] = s;
+  ++arena.open_spaces;
+  core_->mm().attach(*s, core_->now());
+  sessions_.emplace(s->id(), std::move(space));
+  return s;
+}
+
+Result<void> Runtime::close_session(AddressSpace& space) {
+  {
+    MutexLock core(core_->lock());
+    MmJob job;
+    while (true) {
+      auto r = core_->mm().detach_begin(space, job);
+      if (r) {
+        break;
+      }
+      if (r.code() != Errc::kAgain) {
+        return r;
+      }
+      core_->wait_until([&] { return space.doom_job == nullptr && space.clean_job == nullptr; });
+    }
+    core_->wait_until([&] { return job.done(); });
+    core_->mm().detach_end(space);
+  }
+  std::unique_ptr<AddressSpace> gone;
+  AddressRange own{};
+  Arena& arena = space.arena();
+  {
+    MutexLock l(lock_);
+    auto it = sessions_.find(space.id());
+    gone = std::move(it->second);
+    sessions_.erase(it);
+    MutexLock core(core_->lock());
+    arena.lanes[gone->spec().lane] = nullptr;
+    --arena.open_spaces;
+    own = gone->own_range;
+    gone.reset();  // takes its VMAs out of the address map
+  }
+  if (own.length.value() != 0) {
+    arena.mmu->release(own);
+  }
+  return {};
+}
+
+Result<void> Runtime::run_job(const std::function<Result<void>(Mm&, MmJob&)>& begin) {
+  MutexLock core(core_->lock());
+  MmJob job;
+  while (true) {
+    auto r = begin(core_->mm(), job);
+    if (r) {
+      break;
+    }
+    if (r.code() != Errc::kAgain) {
+      return r;
+    }
+    bool stepped = false;  // another call's job is running: after the next step again
+    core_->wait_until([&] { return std::exchange(stepped, true); });
+  }
+  core_->wait_until([&] { return job.done(); });
+  core_->mm().end_job(job);
+  return job.result;
+}
+
+Result<uint64_t> Runtime::sync(AddressSpace& space) {
+  {
+    MutexLock core(core_->lock());
+    if (core_->swap().empty()) {
+      return Error(Errc::kNoSpace, "no swap area: kvmm_swapon first");
+    }
+  }
+  auto cleaned = run_job([&](Mm& mm, MmJob& job) -> Result<void> {
+    if (space.clean_job != nullptr) {
+      return Errc::kAgain;
+    }
+    mm.clean(space, job);
+    return {};
+  });
+  if (!cleaned) {
+    return cleaned.error();
+  }
+  {
+    MutexLock core(core_->lock());
+    Mm::FlushJob flush;
+    core_->mm().flush(flush);
+    core_->wait_until([&] { return flush.done; });
+    if (flush.result != Errc::kOk) {
+      return flush.result;
+    }
+  }
+  MutexLock l(lock_);
+  return ++sync_sequence_;
+}
+
+// ------------------------------------------------------------------------------------ swap
+
+Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priority) {
+  SwapDevice d;
+  SwapAreaConfig area_config;
+  {
+    MutexLock l(lock_);
+    for (const SwapDevice& s : swap_devices_) {
+      if (s.path == path) {
+        return Error(Errc::kExists, path + " is a swap area of this runtime already");
+      }
+    }
+    d.name = "swap" + std::to_string(next_swap_++);
+    d.path = path;
+    if (!config_.swap_volatile) {
+      for (const auto& [id, arena] : arenas_) {
+        if (!arena->spec.model_is_random) {
+          area_config.model_id = arena->spec.model_id;
+        }
+      }
+    }
+    Random random(platform_.seed + next_swap_);
+    for (uint8_t& b : area_config.uuid) {
+      b = static_cast<uint8_t>(random());
+    }
+  }
+  DeviceInfo info;
+  info.name = d.name;
+  info.cls = DeviceClass::kBlock;
+  info.bus = "file";
+  info.driver = platform_.swap_driver;
+  info.path = path;
+  info.capacity = size.value() != 0 ? size : gib(16);
+  auto device = registry_.bind(info);
+  if (!device) {
+    return device.error();
+  }
+  d.device = std::move(*device);
+  BlockOps* block = d.device->block();
+  check(block != nullptr, "a swap device has block ops");
+  area_config.name = d.name;
+  area_config.path = path;
+  area_config.priority = priority;
+  area_config.wait = [&] {
+    if (block->event_fd() >= 0) {
+      pollfd p{block->event_fd(), POLLIN, 0};
+      poll(&p, 1, 100);
+    } else if (!platform_.executor->threaded()) {
+      platform_.executor->pass_time();
+    }
+  };
+  auto area = SwapArea::open(*block, std::move(area_config));
+  if (!area) {
+    return Error(area.code(), path + ": " + area.error().message(), area.error().os_error);
+  }
+  MutexLock l(lock_);
+  {
+    MutexLock core(core_->lock());
+    SwapArea& opened = **area;
+    core_->mm().area_added(opened);
+    auto added = core_->swap().add(std::move(*area));
+    if (!added) {
+      return added.error();
+    }
+    core_->step();
+  }
+  core_->wake();  // it polls one descriptor more now
+  swap_devices_.push_back(std::move(d));
+  return {};
+}
+
+Result<void> Runtime::swapoff(const std::string& path) {
+  std::unique_ptr<SwapArea> gone;
+  {
+    MutexLock core(core_->lock());
+    SwapArea* area = core_->swap().find(path);
+    if (area == nullptr) {
+      return Error(Errc::kNotFound, path + " is no swap area of this runtime");
+    }
+    if (!area->accepting()) {
+      return Error(Errc::kBusy, path + " is being taken out already");
+    }
+    Mm::DrainJob job;
+    job.area = area;
+    core_->mm().drain(job);
+    core_->wait_until([&] { return job.done; });
+    if (job.result != Errc::kOk) {
+      return Error(job.result,
+                   path +
+                       " still holds pages, and neither memory nor another area has room "
+                       "for them: add one with swapon, or close sessions");
+    }
+    auto removed = core_->swap().remove(*area);
+    while (!removed && removed.code() == Errc::kBusy) {  // index sectors are being written
+      bool stepped = false;
+      core_->wait_until([&] { return std::exchange(stepped, true); });
+      removed = core_->swap().remove(*area);
+    }
+    if (!removed) {
+      return removed.error();
+    }
+    core_->mm().area_removed(**removed);
+    gone = std::move(*removed);
+  }
+  gone.reset();
+  SwapDevice device;
+  MutexLock l(lock_);
+  auto it = std::find_if(swap_devices_.begin(), swap_devices_.end(),
+                         [&](const SwapDevice& d) { return d.path == path || d.name == path; });
+  if (it != swap_devices_.end()) {
+    device = std::move(*it);
+    swap_devices_.erase(it);
+  }
+  core_->wake();
+  return {};
+}
+
+// ------------------------------------------------------------------------------------ lists
+
+std::vector<uint64_t> Runtime::arena_ids() {
+  MutexLock l(lock_);
+  std::vector<uint64_t> ids;
+  for (const auto& [id, a] : arenas_) {
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+std::vector<uint64_t> Runtime::session_ids() {
+  MutexLock l(lock_);
+  std::vector<uint64_t> ids;
+  for (const auto& [id, s] : sessions_) {
+    ids.push_back(id);
+  }
+  return ids;
+}
+
+Result<AttrValue> Runtime::with_arena(uint64_t id,
+                                      const std::function<Result<AttrValue>(const Arena&)>& fn) {
+  MutexLock l(lock_);
+  auto it = arenas_.find(id);
+  return it == arenas_.end() ? Result<AttrValue>(Errc::kNotFound) : fn(*it->second);
+}
+
+Result<AttrValue> Runtime::with_session(uint64_t id,
+                                        const std::function<Result<AttrValue>(AddressSpace&)>& fn) {
+  MutexLock l(lock_);
+  auto it = sessions_.find(id);
+  return it == sessions_.end() ? Result<AttrValue>(Errc::kNotFound) : fn(*it->second);
+}
+
+std::vector<std::string> Runtime::swap_names() {
+  MutexLock l(lock_);
+  std::vector<std::string> names;
+  for (const SwapDevice& d : swap_devices_) {
+    names.push_back(d.name);
+  }
+  return names;
+}
+
+}  // namespace kvmm
