@@ -333,7 +333,7 @@ TEST_P(MmuSuite, UnmapWaitsForItsFence) {
   r.op = MmuOp::kUnmap;
   r.page_size = size();
   r.entries = std::span<MapEntry>(&e, 1);
-  r.fence = {Fence::Kind::kCallback, &done, [](void* h) { return *static_cast<bool*>(h); }};
+  r.fence = {Fence::Kind::kCallback, &done, [](void* h) { return *static_cast<bool*>(h) ? 1 : 0; }};
   MmuRequest* const list[] = {&r};
   ASSERT_EQ(mmu().submit(list), 1U);
   for (int i = 0; i < 3; ++i) {
