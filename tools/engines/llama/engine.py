@@ -173,8 +173,8 @@ def turn(server, command):
     first = None
     last = {}
     for chunk, at in zip(chunks, times):
-        if "error" in chunk:
-            raise EngineError(f"the engine refuses the request: {chunk['error']}")
+        if not isinstance(chunk, dict) or "error" in chunk:
+            raise EngineError(f"the engine refuses the request: {chunk}")
         for choice in chunk.get("choices", []):
             text.append(choice.get("text", ""))
             for token in (choice.get("logprobs") or {}).get("content", []):
@@ -245,10 +245,10 @@ def main():
     try:
         import xllamacpp
 
+        begin = time.monotonic()
         plugin = None
         if options.plugin:
             plugin = Plugin(options.plugin, xllamacpp.xllamacpp.__file__)
-        begin = time.monotonic()
         server = start_server(options, xllamacpp)
         say("ready", start_s=time.monotonic() - begin, version=xllamacpp.__version__)
     except Exception as error:  # whatever the engine throws: the parent shows it
