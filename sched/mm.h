@@ -311,6 +311,7 @@ class Mm {
   std::array<PrefetchJob, kPrefetchJobs> prefetch_{};
   std::array<Frame*, 16> blocks_out_{};  // one frame of each block that is being emptied
   bool swap_room_changed_ = false;
+  bool swap_full_said_ = false;
   struct IndexOp {
     BlockRequest io;
     IndexWrite write;

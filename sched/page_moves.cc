@@ -73,9 +73,9 @@ void Mm::release_frame(Page& p) {
 
 void Mm::release_slot(Page& p) {
   if (p.slot != 0) {
+    swap_room_changed_ = swap_room_changed_ || swap_->area(SlotId(p.slot)).accepting();
     swap_->free(SlotId(p.slot));
     p.slot = 0;
-    swap_room_changed_ = true;
   }
   p.clear(Page::kSlotCurrent);
   p.clear(Page::kProvedClean);
@@ -441,7 +441,10 @@ void Mm::begin_write(PageOp& op) {
   auto slot = swap_->allocate(p.object->page_size());
   if (!slot) {
     MmStats::add(stats_.swap_full);
-    notice(MmNotice::Kind::kSwapFull, slot.code(), p);
+    if (!swap_full_said_) {  // once, until there is room again
+      swap_full_said_ = true;
+      notice(MmNotice::Kind::kSwapFull, slot.code(), p);
+    }
     p.set(Page::kWriteBlocked);
     give_op(op);
     clear_want_out(p);

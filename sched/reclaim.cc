@@ -171,6 +171,7 @@ bool Mm::reclaim_one(Bytes size, int last_pass) {
 
 void Mm::unblock_writes() {
   swap_room_changed_ = false;
+  swap_full_said_ = false;
   for (AddressSpace& s : spaces_) {
     for (PageList* list : {&s.active, &s.inactive}) {
       for (Page& p : *list) {
@@ -194,7 +195,8 @@ void Mm::reclaim() {
   // Direct reclaim: frames of the sizes that pages wait for.
   for (size_t cls = 0; cls < waiting_of_.size(); ++cls) {
     const Bytes size(uint64_t{1} << cls);
-    while (waiting_of_[cls] > coming_frames(size) && out_bytes() < std::max(window, size.value())) {
+    while (waiting_of_[cls] != 0 && waiting_of_[cls] > coming_frames(size) &&
+           out_bytes() < std::max(window, size.value())) {
       if (!reclaim_one(size, urgent ? kPasses - 1 : kPassIdle)) {
         break;
       }
@@ -202,13 +204,14 @@ void Mm::reclaim() {
     }
   }
   // reclaimd: up to the high watermark, from sessions that nobody uses.
-  if (low) {
-    while (!tier_->watermarks().above_high(pool_->free_bytes() + Bytes(out_bytes())) &&
-           out_bytes() < window) {
-      if (!reclaim_one(Bytes(0), tier_->below_min() ? kPassIdle : kPassProved)) {
-        break;
-      }
-    }
+  auto free_soon = [&] { return pool_->free_bytes() + Bytes(out_bytes()); };
+  while (low && free_soon() < tier_->watermarks().high && out_bytes() < window &&
+         reclaim_one(Bytes(0), tier_->below_min() ? kPassIdle : kPassProved)) {
+  }
+  // A running session that outgrows the tier: a batch ahead, so that its faults do not wait in
+  // turn.
+  while ((urgent || tier_->below_min()) && free_soon() < tier_->watermarks().low &&
+         out_bytes() < window && reclaim_one(Bytes(0), kPasses - 1)) {
   }
 }
 
