@@ -24,6 +24,12 @@ bool is_control(char c) {
   return static_cast<unsigned char>(c) < 0x20 || c == 0x7f;
 }
 
+// C1 control characters in UTF-8: a terminal may obey them as it obeys ESC.
+bool is_c1(std::string_view text, size_t i) {
+  const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
+  return byte(i) == 0xc2 && i + 1 < text.size() && byte(i + 1) >= 0x80 && byte(i + 1) < 0xa0;
+}
+
 Result<char> read_escape(std::string_view text, size_t& at) {
   const char letter = text[at];
   for (const auto& [name, meaning] : kEscapes) {
@@ -78,9 +84,13 @@ std::string_view cut_comment(std::string_view text) {
 }
 
 bool needs_quotes(std::string_view value) {
+  for (size_t i = 0; i < value.size(); ++i) {
+    if (is_control(value[i]) || is_c1(value, i)) {
+      return true;
+    }
+  }
   return value.empty() || value != trim(value) || value.front() == '"' ||
-         value.find('#') != std::string_view::npos ||
-         std::any_of(value.begin(), value.end(), is_control);
+         value.find('#') != std::string_view::npos;
 }
 
 }  // namespace
@@ -123,13 +133,14 @@ std::string format_config_line(std::string_view path, std::string_view value) {
   }
   constexpr std::string_view kHex = "0123456789abcdef";
   out += '"';
-  for (const char c : value) {
+  for (size_t i = 0; i < value.size(); ++i) {
+    const char c = value[i];
     const auto escape = std::find_if(kEscapes.begin(), kEscapes.end(),
                                      [c](const auto& e) { return e.second == c; });
     if (escape != kEscapes.end()) {
       out += '\\';
       out += escape->first;
-    } else if (is_control(c)) {
+    } else if (is_control(c) || is_c1(value, i)) {
       const auto byte = static_cast<unsigned char>(c);
       out += "\\x";
       out += kHex[byte >> 4];

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What every command of kvctl is given: its options, the runtime to ask, where to print.
+//
+//   exit  0  done
+//         1  the runtime refused, or went wrong; output could not be written
+//         2  the command line is wrong, or it does not say which of several runtimes is meant
+//         3  no runtime: none runs, none of that name, or it has ended
+//
+// Commands return the exit status. Text goes out once, at the end of a command, so that a command
+// that fails prints nothing but its error.
+//
+// Thread safety: none; kvctl has one thread.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tools/kvctl/client.h"
+
+namespace kvmm::ctl {
+
+inline constexpr int kExitOk = 0;
+inline constexpr int kExitRefused = 1;
+inline constexpr int kExitUsage = 2;
+inline constexpr int kExitNoRuntime = 3;
+
+struct Options {
+  bool json = false;
+  std::string runtime;    // -p: pid, pid-n, name or socket; "" the only one
+  std::string directory;  // --dir: look for sockets there only
+  int timeout_ms = 5000;
+
+  std::string path;                // ls, set, swapon, swapoff
+  std::vector<std::string> paths;  // get
+  std::string value;               // set
+  bool recursive = false;          // get
+  bool details = false;            // ls
+  std::string session;             // maps, pagemap: id or name, "" all
+  std::string plane;               // pagemap
+  size_t width = 64;               // pagemap
+  std::string bytes;               // swapon
+  std::optional<int> priority;     // swapon
+  bool once = false;               // top
+  double interval_s = 1;           // top
+  uint64_t frames = 0;             // top; 0: until told to end
+};
+
+// A runtime that answered.
+struct Runtime {
+  Client client;
+  Hello hello;
+};
+
+class Context {
+ public:
+  explicit Context(Options o) : options(std::move(o)) {}
+
+  // Prints the error (and, with --json, an object {"error":...} to standard output); gives the
+  // status that belongs to it.
+  int fail(const Error& error) const;
+  int fail(int status, const std::string& text) const;
+  int print(const std::string& text) const;
+  int print(const nlohmann::ordered_json& json) const;
+
+  // Every runtime there is, by pid. Sockets that are dead are passed over; `silent` gets those that
+  // do not answer.
+  std::vector<Runtime> runtimes(std::vector<std::string>* silent = nullptr) const;
+  // The runtime that is meant. No value: `status` is what to exit with, the error has been printed.
+  std::optional<Runtime> choose(int* status) const;
+
+  const Options options;
+
+ private:
+  std::optional<Runtime> open_path(const std::string& path, int* status) const;
+};
+
+// The commands, one function each.
+int run_ps(const Context& context);
+int run_top(const Context& context);
+int run_ls(const Context& context);
+int run_get(const Context& context);
+int run_set(const Context& context);
+int run_maps(const Context& context);
+int run_pagemap(const Context& context);
+int run_tiers(const Context& context);
+int run_swapon(const Context& context);
+int run_swapoff(const Context& context);
+
+}  // namespace kvmm::ctl

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// kvctl: looks at and tunes running kvmm runtimes. The command line and nothing else; the commands
+// are in the files beside.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <functional>
+
+#include "tools/kvctl/context.h"
+
+namespace kvmm::ctl {
+namespace {
+
+constexpr const char* kExamples = R"(
+Examples:
+  kvctl ps                                    every runtime of this user
+  kvctl top                                   watch the only one; q ends it
+  kvctl -p llama-server top -d 0.5            of several, by name, pid or socket
+  kvctl ls tiers                              what there is
+  kvctl get tiers/dram/used                   one value
+  kvctl set tiers/dram/watermark_low 64MiB    change one
+  kvctl get -r > /etc/kvmm/50-tuned.conf      keep a tuning
+  kvctl pagemap 3                             where session 3's pages are, one character each
+  kvctl swapon /var/lib/kvmm/swap2 --bytes 64G --priority 5
+  kvctl --json tiers | jq '.tiers[0].used'
+
+Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 no such runtime.)";
+
+// A descriptor below 3 that is closed would be given to the next socket, and output would go there.
+bool open_standard_descriptors() {
+  bool out_open = true;
+  for (int fd = 0; fd <= STDERR_FILENO; ++fd) {
+    if (fcntl(fd, F_GETFD) >= 0) {
+      continue;
+    }
+    out_open = out_open && fd != STDOUT_FILENO;
+    // Reading end only: writing to it fails, as it should.
+    if (open("/dev/null", fd == STDERR_FILENO ? O_WRONLY : O_RDONLY) != fd) {
+      return false;
+    }
+  }
+  return out_open;
+}
+
+struct CommandLine {
+  Options options;
+  std::function<int(const Context&)> command;
+  CLI::App app{"Looks at and tunes running kvmm runtimes.", "kvctl"};
+
+  CommandLine() {
+    app.footer(kExamples);
+    app.require_subcommand(1);
+    app.fallthrough();
+    app.set_version_flag("--version", "kvctl " KVCTL_VERSION);
+    app.add_flag("--json", options.json, "Print JSON");
+    app.add_option("-p,--runtime", options.runtime,
+                   "Which runtime: PID, PID-N, NAME or SOCKET (default: the only one)");
+    app.add_option("--dir", options.directory, "Look for sockets in this directory only");
+    app.add_option("--timeout", options.timeout_ms, "Wait so long for an answer, in ms")
+        ->check(CLI::Range(1, 3'600'000))
+        ->capture_default_str();
+    add_looking();
+    add_changing();
+  }
+
+  CLI::App* add(const char* name, const char* help, int (*run)(const Context&)) {
+    CLI::App* const sub = app.add_subcommand(name, help);
+    sub->callback([this, run] { command = run; });
+    return sub;
+  }
+
+  void add_looking() {
+    add("ps", "List runtimes", run_ps);
+    CLI::App* const top = add("top", "Watch tiers, rates and sessions", run_top);
+    top->add_flag("--once", options.once, "One picture, with totals instead of rates");
+    top->add_option("-d,--delay", options.interval_s, "Seconds between pictures")
+        ->check(CLI::Range(0.01, 86400.0))
+        ->capture_default_str();
+    top->add_option("-n,--count", options.frames, "End after so many pictures");
+    CLI::App* const ls = add("ls", "List attributes and directories", run_ls);
+    ls->add_option("PATH", options.path, "A directory (default: the root)");
+    ls->add_flag("-l", options.details, "With mode and type");
+    CLI::App* const get = add("get", "Print values", run_get);
+    get->add_option("PATH", options.paths, "Attributes; with -r also directories");
+    get->add_flag("-r", options.recursive,
+                  "Everything below, as lines that a config directory can hold");
+    CLI::App* const maps = add("maps", "List the VMAs of sessions", run_maps);
+    maps->add_option("SESSION", options.session, "Id or name (default: all)");
+    CLI::App* const pagemap = add("pagemap", "Draw the pages of sessions", run_pagemap);
+    pagemap->add_option("SESSION", options.session, "Id or name (default: all)");
+    pagemap->add_option("--plane", options.plane, "Only this plane");
+    pagemap->add_option("--width", options.width, "Pages on a line")
+        ->check(CLI::Range(1, 10'000))
+        ->capture_default_str();
+    add("tiers", "Show tiers and swap areas", run_tiers);
+  }
+
+  void add_changing() {
+    CLI::App* const set = add("set", "Change a value", run_set);
+    set->add_option("PATH", options.path, "An attribute")->required();
+    set->add_option("VALUE", options.value, "With its unit: 64MiB, 150us, on")->required();
+    CLI::App* const on = add("swapon", "Add a swap area", run_swapon);
+    on->add_option("PATH", options.path, "A file (made if need be) or block device")->required();
+    on->add_option("--bytes", options.bytes, "Size it may grow to: 64GiB");
+    on->add_option("--priority", options.priority, "Higher is used first");
+    CLI::App* const off = add("swapoff", "Empty a swap area and take it out", run_swapoff);
+    off->add_option("PATH", options.path, "As given to swapon")->required();
+  }
+};
+
+int run(int argc, char** argv) {
+  const bool out_open = open_standard_descriptors();
+  CommandLine line;
+  try {
+    line.app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) {  // --help, --version
+      line.app.exit(e);
+      return std::fflush(stdout) == 0 && out_open ? kExitOk : kExitRefused;
+    }
+    const Context context(line.options);
+    return context.fail(kExitUsage, std::string(e.what()) + "; kvctl --help");
+  }
+  return line.command(Context(line.options));
+}
+
+}  // namespace
+}  // namespace kvmm::ctl
+
+int main(int argc, char** argv) {
+  try {
+    return kvmm::ctl::run(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "kvctl: %s\n", e.what());
+    return kvmm::ctl::kExitRefused;
+  }
+}

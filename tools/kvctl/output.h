@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What kvctl prints: text made harmless for terminals, sizes for people, tables.
+//
+// Thread safety: functions without state, and values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvmm::ctl {
+
+// Names come from engines and may hold anything: control characters (C0, DEL, and C1 in UTF-8)
+// become '?', but for newlines and tabs if `lines`.
+std::string harmless(std::string_view text, bool lines = false);
+
+// "0", "512", "1.5K", "64K", "192M", "1.2G": at most one decimal, binary units.
+std::string human_bytes(uint64_t bytes);
+// "93s", "2m05s", "3h07m", "4d02h".
+std::string human_duration(uint64_t ns);
+// "[#####---------------]", `width` characters between the brackets.
+std::string bar(uint64_t part, uint64_t whole, size_t width);
+
+// Columns as wide as their widest cell, two blanks between. Right-aligned columns start with '>'
+// in their title. The last column is not padded.
+class Table {
+ public:
+  explicit Table(std::vector<std::string> titles);
+  // REQUIRES: as many cells as titles. Cells are made harmless.
+  void add(std::vector<std::string> cells);
+  std::string text() const;
+  bool empty() const { return rows_.size() == 1; }
+
+ private:
+  std::vector<bool> right_;
+  std::vector<std::vector<std::string>> rows_;  // the titles first
+};
+
+// Writes all of it to standard output; false: cannot (closed, full disk), errno says why.
+bool write_out(std::string_view text);
+
+}  // namespace kvmm::ctl

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ps, tiers, swapon, swapoff: runtimes, and where they keep pages.
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "tools/kvctl/context.h"
+#include "tools/kvctl/output.h"
+#include "tools/kvctl/snapshot.h"
+
+namespace kvmm::ctl {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kTierNumbers[] = {"capacity",      "used",          "free",
+                                        "watermark_min", "watermark_low", "watermark_high"};
+
+int call_swap(const Context& context, const std::string& action,
+              std::map<std::string, std::string> arguments) {
+  int status = 0;
+  std::optional<Runtime> runtime = context.choose(&status);
+  if (!runtime) {
+    return status;
+  }
+  // The runtime has another working directory.
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::absolute(context.options.path, error);
+  if (error) {
+    return context.fail(kExitUsage, context.options.path + ": " + error.message());
+  }
+  arguments["path"] = path.string();
+  const Result<std::string> done = runtime->client.call(action, arguments);
+  if (!done) {
+    return context.fail(done.error());
+  }
+  if (context.options.json) {
+    Json json;
+    json["ok"] = true;
+    json["path"] = path.string();
+    json["text"] = *done;
+    return context.print(json);
+  }
+  return done->empty() ? kExitOk : context.print(harmless(*done) + "\n");
+}
+
+}  // namespace
+
+int run_ps(const Context& context) {
+  Table table({">PID", "NAME", "VERSION", ">UPTIME", ">SESSIONS", ">MEMORY", ">SWAP", "SOCKET"});
+  Json json = Json::array();
+  std::vector<std::string> silent;
+  for (Runtime& runtime : context.runtimes(&silent)) {
+    const Result<Snapshot> now = take_snapshot(runtime.client, false);
+    if (!now) {
+      if (now.code() != Errc::kDeviceGone) {
+        silent.push_back(now.error().message());
+      }
+      continue;
+    }
+    table.add({std::to_string(runtime.hello.pid), runtime.hello.name, runtime.hello.version,
+               human_duration(now->uptime_ns), std::to_string(now->sessions_count),
+               human_bytes(now->tiers_used()), human_bytes(now->swap_used()),
+               runtime.client.path()});
+    json.push_back({{"pid", runtime.hello.pid},
+                    {"name", runtime.hello.name},
+                    {"version", runtime.hello.version},
+                    {"uptime_ns", now->uptime_ns},
+                    {"sessions", now->sessions_count},
+                    {"memory_bytes", now->tiers_used()},
+                    {"swap_bytes", now->swap_used()},
+                    {"socket", runtime.client.path()}});
+  }
+  std::string text = table.text();
+  for (const std::string& one : silent) {
+    text += harmless(one) + "\n";
+  }
+  return context.options.json ? context.print(json) : context.print(text);
+}
+
+int run_tiers(const Context& context) {
+  int status = 0;
+  std::optional<Runtime> runtime = context.choose(&status);
+  if (!runtime) {
+    return status;
+  }
+  const Result<Snapshot> now = take_snapshot(runtime->client, false);
+  if (!now) {
+    return context.fail(now.error());
+  }
+  Table tiers(
+      {"TIER", "KIND", ">CAPACITY", ">USED", ">FREE", ">MIN", ">LOW", ">HIGH", "DEMOTE TO"});
+  Table swap({"SWAP", ">SIZE", ">USED", ">PRIORITY", ">ERRORS", "PATH"});
+  Json json;
+  json["tiers"] = Json::array();
+  json["swap"] = Json::array();
+  for (const auto& [name, attributes] : now->tiers) {
+    std::vector<std::string> cells = {name, attributes.text("kind")};
+    Json one = {{"name", name}, {"kind", attributes.text("kind")}};
+    for (const char* number : kTierNumbers) {
+      cells.push_back(human_bytes(attributes.number(number)));
+      one[number] = attributes.number(number);
+    }
+    cells.push_back(attributes.text("demote_to"));
+    one["demote_to"] = attributes.text("demote_to");
+    tiers.add(std::move(cells));
+    json["tiers"].push_back(std::move(one));
+  }
+  for (const auto& [name, attributes] : now->swap) {
+    swap.add({name, human_bytes(attributes.number("size")), human_bytes(attributes.number("used")),
+              attributes.text("priority"), attributes.text("errors"), attributes.text("path")});
+    json["swap"].push_back({{"name", name},
+                            {"size", attributes.number("size")},
+                            {"used", attributes.number("used")},
+                            {"priority", attributes.text("priority")},
+                            {"errors", attributes.number("errors")},
+                            {"path", attributes.text("path")}});
+  }
+  if (context.options.json) {
+    return context.print(json);
+  }
+  return context.print(tiers.text() + (swap.empty() ? "" : "\n" + swap.text()));
+}
+
+int run_swapon(const Context& context) {
+  std::map<std::string, std::string> arguments;
+  if (!context.options.bytes.empty()) {
+    arguments["bytes"] = context.options.bytes;
+  }
+  if (context.options.priority) {
+    arguments["priority"] = std::to_string(*context.options.priority);
+  }
+  return call_swap(context, "swapon", std::move(arguments));
+}
+
+int run_swapoff(const Context& context) {
+  return call_swap(context, "swapoff", {});
+}
+
+}  // namespace kvmm::ctl
