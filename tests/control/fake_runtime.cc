@@ -41,7 +41,7 @@ constexpr AttrDef kKind = ro("tiers/<tier>/kind", AttrType::kString, "kind of me
 constexpr AttrDef kPath = ro("swap/<dev>/path", AttrType::kString, "file or device");
 constexpr AttrDef kSize = ro("swap/<dev>/size", AttrType::kBytes, "size of the area");
 constexpr AttrDef kSwapUsed = ro("swap/<dev>/used", AttrType::kBytes, "bytes in use");
-constexpr AttrDef kPriority = ro("swap/<dev>/priority", AttrType::kU64, "higher is used first");
+constexpr AttrDef kPriority = ro("swap/<dev>/priority", AttrType::kString, "higher is used first");
 constexpr AttrDef kErrors = ro("swap/<dev>/errors", AttrType::kU64, "failed requests", "requests");
 constexpr AttrDef kReadahead = rw("sched/readahead_max", AttrType::kBytes, 0, 64 * kMiB, "2MiB",
                                   "most that is read ahead of a fault");
@@ -96,7 +96,7 @@ FakeRuntime::FakeRuntime() : pagemap_(default_pagemap()) {
        attr_atomic(kLow, low_), fixed(kDemoteTo, "swap"), fixed(kKind, "dram")});
   add("swap/swap0",
       {fixed(kPath, "/var/lib/kvmm/swap"), fixed(kSize, 1 * kGiB), fixed(kSwapUsed, 320 * kMiB),
-       fixed(kPriority, 5), fixed(kErrors, uint64_t{0})});
+       fixed(kPriority, "5"), fixed(kErrors, uint64_t{0})});
   add("sched", {attr_atomic(kReadahead, readahead_)});
   Result<AttrDir> sessions = tree_.add_provider("sessions",
                                                 {&kName, &kTenant, &kState, &kAdvice, &kTokens,

@@ -3,6 +3,7 @@
 // ps, tiers, swapon, swapoff: runtimes, and where they keep pages.
 #include <fmt/format.h>
 
+#include <charconv>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -17,6 +18,13 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* kTierNumbers[] = {"capacity",      "used",          "free",
                                         "watermark_min", "watermark_low", "watermark_high"};
+
+// It may be negative, so a runtime gives it as text.
+Json priority_of(const std::string& text) {
+  int64_t n = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n);
+  return error == std::errc() && end == text.data() + text.size() ? Json(n) : Json(text);
+}
 
 int call_swap(const Context& context, const std::string& action,
               std::map<std::string, std::string> arguments) {
@@ -114,7 +122,7 @@ int run_tiers(const Context& context) {
     json["swap"].push_back({{"name", name},
                             {"size", attributes.number("size")},
                             {"used", attributes.number("used")},
-                            {"priority", attributes.text("priority")},
+                            {"priority", priority_of(attributes.text("priority"))},
                             {"errors", attributes.number("errors")},
                             {"path", attributes.text("path")}});
   }
