@@ -130,15 +130,21 @@ Result<void> UringBlock::open_ring() {
     return ring_refused(-rc);
   }
   ring_open_ = true;
-  io_uring_probe* probe = io_uring_get_probe_ring(&ring_);
-  if (probe == nullptr) {
-    return ring_refused(errno == EPERM || errno == EACCES ? errno : ENOSYS);
+  constexpr unsigned kOpcodes = 256;
+  std::unique_ptr<void, void (*)(void*)> memory(
+      std::calloc(1, sizeof(io_uring_probe) + kOpcodes * sizeof(io_uring_probe_op)), std::free);
+  if (memory == nullptr) {
+    return Errc::kNoMemory;
+  }
+  auto* probe = static_cast<io_uring_probe*>(memory.get());
+  rc = io_uring_register_probe(&ring_, probe, kOpcodes);
+  if (rc < 0) {
+    return ring_refused(-rc);
   }
   bool all = true;
   for (int op : {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC, IORING_OP_FALLOCATE}) {
     all = all && io_uring_opcode_supported(probe, op);
   }
-  io_uring_free_probe(probe);
   if (!all || params.sq_entries < depth_) {
     return Error(Errc::kNotSupported,
                  all ? "depth= is more than this kernel's io_uring takes"
