@@ -116,10 +116,14 @@ void Mm::step(Tick now) {
   zero_ahead();
   flush_io();
   answer_hopeless();
+  Tick soon;
   if (!completions_->empty() || !retry_.empty()) {
-    next_due_ = now + micros(100);
+    soon = now + micros(100);
   } else if (!fenced_.empty() || !waiting_.empty() || !waiting_urgent_.empty()) {
-    next_due_ = now + millis(1);
+    soon = now + millis(1);
+  }
+  if (soon != Tick(0)) {
+    next_due_ = next_due_ == Tick(0) ? soon : std::min(next_due_, soon);
   }
 }
 
@@ -251,13 +255,12 @@ bool Mm::needs_frame(const Page& p) const {
 void Mm::wait(Page& p) {
   p.hook.unlink();
   p.set(Page::kWaiting);
-  if (p.has(Page::kUrgent) || p.pins != 0) {
+  if (is_urgent(p)) {
     waiting_urgent_.push_back(p);
+    p.set(Page::kCounted);
+    ++waiting_of_[class_of(p.object->page_size())];
   } else {
     waiting_.push_back(p);
-  }
-  if (needs_frame(p)) {
-    ++waiting_of_[class_of(p.object->page_size())];
   }
 }
 
@@ -267,20 +270,32 @@ void Mm::stop_waiting(Page& p) {
   }
   p.hook.unlink();
   p.clear(Page::kWaiting);
-  if (needs_frame(p)) {
-    uint64_t& n = waiting_of_[class_of(p.object->page_size())];
-    n -= n != 0 ? 1 : 0;  // a page that waited in retry_ was not counted
+  if (p.has(Page::kCounted)) {
+    p.clear(Page::kCounted);
+    --waiting_of_[class_of(p.object->page_size())];
   }
+}
+
+// What nobody waits for leaves the frames below the low watermark to those that are waited for;
+// else a prefetch would push out the page that a thread is about to touch.
+bool Mm::leaves_reserve(Bytes size) const {
+  return pool_->free_bytes() >= size + tier_->watermarks().low;
 }
 
 bool Mm::can_start(const Page& p) const {
   if (free_count_ <= kOpsKept) {
     return false;
   }
-  if (!needs_frame(p) || fixed_frames_) {
-    return !needs_frame(p) || pool_->free_bytes() >= p.object->page_size();
+  if (!needs_frame(p)) {
+    return true;
   }
   const Bytes size = p.object->page_size();
+  if (!is_urgent(p) && !leaves_reserve(size)) {
+    return false;
+  }
+  if (fixed_frames_) {
+    return pool_->free_bytes() >= size;
+  }
   return pool_->free_blocks() != 0 || pool_->class_stats(size).free != 0;
 }
 

@@ -189,6 +189,8 @@ class Mm {
   void wait(Page& p);
   void stop_waiting(Page& p);
   bool can_start(const Page& p) const;
+  static bool is_urgent(const Page& p) { return p.has(Page::kUrgent) || p.pins != 0; }
+  bool leaves_reserve(Bytes size) const;
   bool needs_frame(const Page& p) const;
   PageOp* take_op(Page& p, PageEvent event);
   void give_op(PageOp& op);
@@ -244,6 +246,7 @@ class Mm {
   uint64_t coming_frames(Bytes size);
   uint64_t out_bytes() const;
   void probe_spaces();
+  void reclaim_for_waiting(uint64_t window);
   void probe(AddressSpace& space);
   void touched(AddressSpace& space, Tick now);
   void write_ahead();
@@ -303,8 +306,8 @@ class Mm {
   uint32_t ops_in_flight_ = 0;
   PageList waiting_urgent_, waiting_;  // for a frame or an operation
   PageList retry_;                     // EBUSY: tried again at the next step
-  std::array<uint64_t, kClasses> waiting_of_{},
-      out_of_{};      // pages waiting for a frame; pages on their way out
+  // By size class: pages that wait urgently for a frame; pages on their way out.
+  std::array<uint64_t, kClasses> waiting_of_{}, out_of_{};
   SpaceList spaces_;  // most recently active first
   std::vector<IoQueue> io_;
   std::vector<DataRequest*> data_waiting_;
@@ -329,6 +332,7 @@ class Mm {
   uint32_t notice_head_ = 0, notice_tail_ = 0;
   Tick now_;
   Tick next_due_;
+  Tick next_probe_;
   MmStats stats_;
 };
 

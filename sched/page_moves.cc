@@ -23,6 +23,10 @@ bool Mm::get_frame(Page& p, bool want_zeroed) {
   const uint32_t tenant = home != nullptr ? home->spec().tenant_number : 1;
   const Bytes size = p.object->page_size();
   Frame* f = nullptr;
+  if (!is_urgent(p) && !leaves_reserve(size)) {
+    wait(p);
+    return false;
+  }
   if (fixed_frames_) {
     Vma& v = p.object->vmas().front();
     f = pool_->allocate_fixed(mmu_->fixed_frame(v.address_of(p.index)), size, tenant);

@@ -74,23 +74,43 @@ bool Mm::in_pass(const AddressSpace& s, int pass) const {
   }
 }
 
-// Unmaps the newest page of sessions that look quiet: a session that runs touches it soon.
+// Unmaps the newest page of sessions that look quiet: a session that runs touches it soon. This is
+// done before memory is short, so that reclaim knows by then who runs; a session costs one minor
+// fault a probe_wait while it runs, and nothing once it is proved idle.
 void Mm::probe_spaces() {
-  for (AddressSpace& s : spaces_) {
-    if (s.probed_at != Tick(0) || !in_pass(s, kPassIdle) || s.advice == Advice::kIdle) {
-      continue;
+  if (pool_->used_bytes() < Bytes(pool_->capacity().value() / 2)) {
+    return;
+  }
+  const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
+  if (now_ >= next_probe_) {
+    next_probe_ = Tick(0);
+    for (AddressSpace& s : spaces_) {
+      if (s.advice == Advice::kIdle || (s.active.empty() && s.inactive.empty())) {
+        continue;
+      }
+      if (s.probed_at == Tick(0) && in_pass(s, kPassIdle)) {
+        s.probed_at = std::max(now_, Tick(1));
+        Page* p = s.newest;
+        if (p == nullptr || p->place != Place::kMapped || !reclaimable(*p)) {
+          p = s.active.empty() ? nullptr : &s.active.front();
+        }
+        if (p != nullptr && reclaimable(*p)) {
+          p->set(Page::kProbe);
+          MmStats::add(stats_.probes);
+          begin_unmap(*p);
+        }
+      }
+      if (s.probed_at == Tick(0) && s.advice != Advice::kRunning) {
+        const Tick due = s.last_active + wait;
+        next_probe_ = next_probe_ == Tick(0) ? due : std::min(next_probe_, due);
+      }
     }
-    s.probed_at = std::max(now_, Tick(1));
-    Page* p = s.newest;
-    if (p == nullptr || p->place != Place::kMapped || !reclaimable(*p)) {
-      p = s.active.empty() ? nullptr : &s.active.front();
-    }
-    if (p != nullptr && reclaimable(*p)) {
-      p->set(Page::kProbe);
-      MmStats::add(stats_.probes);
-      begin_unmap(*p);
+    if (next_probe_ == Tick(0)) {
+      next_probe_ = now_ + wait;  // all are known: look again then, without being woken for it
+      return;
     }
   }
+  next_due_ = next_due_ == Tick(0) ? next_probe_ : std::min(next_due_, next_probe_);
 }
 
 // Frames of `size` that are free, or on their way: nobody needs to be reclaimed for those.
@@ -181,28 +201,37 @@ void Mm::unblock_writes() {
   }
 }
 
+// Direct reclaim: frames of the sizes that pages wait for.
+void Mm::reclaim_for_waiting(uint64_t window) {
+  for (size_t cls = 0; cls < waiting_of_.size(); ++cls) {
+    const Bytes size(uint64_t{1} << cls);
+    while (waiting_of_[cls] != 0 && waiting_of_[cls] > coming_frames(size) &&
+           out_bytes() < std::max(window, size.value()) && reclaim_one(size, kPasses - 1)) {
+      MmStats::add(stats_.direct_reclaim);
+    }
+  }
+  if (!waiting_.empty() && waiting_urgent_.empty()) {
+    // Prefetch takes from idle sessions only.
+    const Bytes size = waiting_.front().object->page_size();
+    while (out_bytes() < window &&
+           (coming_frames(size) == 0 ||
+            pool_->free_bytes() + Bytes(out_bytes()) < size + tier_->watermarks().low) &&
+           reclaim_one(size, kPassIdle)) {
+    }
+  }
+}
+
 void Mm::reclaim() {
   if (swap_room_changed_) {
     unblock_writes();
   }
-  const bool urgent = !waiting_urgent_.empty();
+  probe_spaces();
   const bool low = tier_->below_low();
   if (waiting_urgent_.empty() && waiting_.empty() && !low) {
     return;
   }
-  probe_spaces();
   const uint64_t window = config_.reclaim_window.load(std::memory_order_relaxed);
-  // Direct reclaim: frames of the sizes that pages wait for.
-  for (size_t cls = 0; cls < waiting_of_.size(); ++cls) {
-    const Bytes size(uint64_t{1} << cls);
-    while (waiting_of_[cls] != 0 && waiting_of_[cls] > coming_frames(size) &&
-           out_bytes() < std::max(window, size.value())) {
-      if (!reclaim_one(size, urgent ? kPasses - 1 : kPassIdle)) {
-        break;
-      }
-      MmStats::add(stats_.direct_reclaim);
-    }
-  }
+  reclaim_for_waiting(window);
   // reclaimd: up to the high watermark, from sessions that nobody uses.
   auto free_soon = [&] { return pool_->free_bytes() + Bytes(out_bytes()); };
   while (low && free_soon() < tier_->watermarks().high && out_bytes() < window &&
@@ -210,8 +239,9 @@ void Mm::reclaim() {
   }
   // A running session that outgrows the tier: a batch ahead, so that its faults do not wait in
   // turn.
-  while ((urgent || tier_->below_min()) && free_soon() < tier_->watermarks().low &&
-         out_bytes() < window && reclaim_one(Bytes(0), kPasses - 1)) {
+  const bool pressed = !waiting_urgent_.empty() || tier_->below_min();
+  while (pressed && free_soon() < tier_->watermarks().low && out_bytes() < window &&
+         reclaim_one(Bytes(0), kPasses - 1)) {
   }
 }
 

@@ -140,7 +140,7 @@ void Mm::clear_want_mapped(Page& p) {
 // ------------------------------------------------------------------------------------ out, clean
 
 bool Mm::reclaimable(const Page& p) const {
-  constexpr auto kNot = static_cast<uint16_t>(Page::kWantMapped | Page::kWantOut | Page::kDoomed |
+  constexpr auto kNot = static_cast<uint32_t>(Page::kWantMapped | Page::kWantOut | Page::kDoomed |
                                               Page::kWantResident | Page::kWaiting);
   return (p.place == Place::kMapped || p.place == Place::kUnmapped) && p.pins == 0 &&
          (p.flags & kNot) == 0;

@@ -43,7 +43,7 @@ using PageHook =
     boost::intrusive::list_member_hook<boost::intrusive::link_mode<boost::intrusive::auto_unlink>>;
 
 struct Page {
-  enum Flag : uint16_t {
+  enum Flag : uint32_t {
     kWantMapped = 1 << 0,
     kWantResident = 1 << 1,
     kWantClean = 1 << 2,
@@ -60,6 +60,7 @@ struct Page {
     kSlotCurrent = 1 << 13,   // the slot holds the bytes that `checksum` describes
     kProbe = 1 << 14,         // unmapped only to see whether its session still runs
     kPinWaited = 1 << 15,     // a pin counts it as missing
+    kCounted = 1 << 16,       // among those that wait urgently
   };
 
   PageHook hook;  // active, inactive or waiting list
@@ -70,14 +71,14 @@ struct Page {
   uint32_t index = 0;     // in the object
   uint32_t generation = 0;
   uint16_t pins = 0;
-  uint16_t flags = 0;
+  uint32_t flags = 0;
   Content content = Content::kEmpty;
   Place place = Place::kNone;
   uint8_t attempts = 0;  // failed tries of the operation that is wanted
 
   bool has(Flag f) const { return (flags & f) != 0; }
-  void set(Flag f) { flags = static_cast<uint16_t>(flags | f); }
-  void clear(Flag f) { flags = static_cast<uint16_t>(flags & ~f); }
+  void set(Flag f) { flags |= f; }
+  void clear(Flag f) { flags &= ~static_cast<uint32_t>(f); }
 
   // Moves the page by the table. REQUIRES: the cell is not impossible. A refusal leaves it where it
   // is.

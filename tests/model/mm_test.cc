@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The memory manager against a naive reference: random operations, the oracle knows every value,
+// all invariants after each step.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <tuple>
+
+#include "tests/model/world.h"
+
+namespace kvmm::test {
+namespace {
+
+using Key = std::tuple<uint64_t, uint32_t, uint32_t>;  // session, plane, page
+
+struct ModelCase {
+  const char* name;
+  WorldConfig config;
+};
+
+WorldConfig with(uint64_t seed, auto&& change) {
+  WorldConfig c;
+  c.seed = seed;
+  change(c);
+  return c;
+}
+
+class Model : public ::testing::TestWithParam<ModelCase> {};
+
+TEST_P(Model, EveryValueReadIsTheLastWritten) {
+  const WorldConfig config = GetParam().config;
+  RecordProperty("seed", static_cast<int>(config.seed));
+  SCOPED_TRACE("seed " + std::to_string(config.seed));
+  World w(config);
+  Random random(config.seed);
+  std::map<Key, uint64_t> reference;  // absent: zeros
+  std::vector<AddressSpace*> open;
+  uint64_t stamp = 1;
+  for (int op = 0; op < 6000; ++op) {
+    const uint64_t what = random.below(100);
+    if (open.empty() || (what < 3 && open.size() < config.lanes)) {
+      uint32_t lane = 0;
+      while (
+          std::any_of(open.begin(), open.end(), [&](auto* s) { return s->spec().lane == lane; })) {
+        ++lane;
+      }
+      open.push_back(&w.open(lane));
+      continue;
+    }
+    AddressSpace& s = *open[random.below(open.size())];
+    const auto plane = static_cast<uint32_t>(random.below(config.planes));
+    const auto page = static_cast<uint32_t>(random.below(config.pages_a_lane));
+    const Key key{s.id(), plane, page};
+    if (what < 45) {
+      ASSERT_EQ(w.write(s, plane, page, ++stamp).access, SimAccess::kDone);
+      reference[key] = stamp;
+    } else if (what < 80) {
+      const World::Answer a = w.read(s, plane, page);
+      ASSERT_EQ(a.access, SimAccess::kDone);
+      const auto it = reference.find(key);
+      ASSERT_EQ(a.value, it == reference.end() ? 0 : it->second)
+          << "op " << op << " session " << s.id() << " plane " << plane << " page " << page;
+    } else if (what < 86) {
+      w.mm->evict(s);
+      w.step();
+    } else if (what < 90) {
+      w.mm->prefetch(s, 0, UINT64_MAX, w.clock.now());
+      w.step();
+    } else if (what < 93) {
+      MmJob job;
+      w.run_job([&](MmJob& j) {
+        w.mm->clean(s, j);
+        return Result<void>();
+      });
+    } else if (what < 95) {
+      Vma& v = *s.planes()[plane].vma;
+      w.run_job([&](MmJob& j) { return w.mm->clear_range({v.start, v.page_size * v.pages}, j); });
+      for (uint32_t i = 0; i < v.pages; ++i) {
+        reference.erase({s.id(), plane, i});
+      }
+    } else if (what < 96) {
+      const uint64_t id = s.id();
+      std::erase(open, &s);
+      w.close(s);
+      std::erase_if(reference, [&](const auto& e) { return std::get<0>(e.first) == id; });
+    } else if (what < 98) {
+      w.settle();
+    } else {
+      w.clock.advance(millis(random.below(400)));
+      w.step();
+    }
+    w.check();
+  }
+  w.settle();
+  w.check();
+  EXPECT_EQ(w.mmu->waiters(), 0u);
+  EXPECT_EQ(w.mmu->violations(), 0u);
+  EXPECT_GT(w.mm->stats().faults_major.load(), 100u);
+  EXPECT_EQ(w.mm->stats().wrong_pages.load(), 0u);
+  EXPECT_EQ(w.mm->stats().poisoned.load(), 0u);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Worlds, Model,
+    ::testing::Values(
+        ModelCase{"small", with(11, [](WorldConfig&) {})},
+        ModelCase{"tight", with(12, [](WorldConfig& c) { c.frames = 3; })},
+        ModelCase{"pieces", with(13,
+                                 [](WorldConfig& c) {
+                                   c.page_size = kib(128);
+                                   c.frames = 6;
+                                   c.swap = mib(128);
+                                 })},
+        ModelCase{"asynchronous", with(14, [](WorldConfig& c) { c.asynchronous_mmu = true; })},
+        ModelCase{"two_sizes", with(15,
+                                    [](WorldConfig& c) {
+                                      c.page_size_2 = kib(32);
+                                      c.frames = 40;
+                                      c.swap = mib(64);
+                                    })},
+        ModelCase{"two_sizes_asynchronous", with(16,
+                                                 [](WorldConfig& c) {
+                                                   c.page_size_2 = kib(16);
+                                                   c.frames = 20;
+                                                   c.asynchronous_mmu = true;
+                                                   c.swap = mib(64);
+                                                 })},
+        ModelCase{"fixed_frames", with(17, [](WorldConfig& c) { c.fixed_frames = true; })}),
+    [](const auto& i) { return i.param.name; });
+
+// ---- what fails is never mapped
+
+TEST(Integrity, AFlippedBitEndsInAnErrorNotInBytes) {
+  World w(WorldConfig{});
+  AddressSpace& s = w.open(0);
+  ASSERT_EQ(w.write(s, 0, 3, 77).access, SimAccess::kDone);
+  w.mm->evict(s);
+  w.settle();
+  Page& p = w.page(s, 0, 3);
+  ASSERT_EQ(p.place, Place::kSwapped);
+  std::array<std::byte, 1> flipped{std::byte{1}};
+  w.disk->poke(w.slot_offset(p) + 100, flipped);
+  EXPECT_EQ(w.read(s, 0, 3).access, SimAccess::kPoisoned);
+  EXPECT_EQ(w.mm->stats().wrong_pages.load(), 1u);
+  EXPECT_EQ(s.stats.wrong_pages.load(), 1u);
+  MmNotice n;
+  ASSERT_TRUE(w.mm->take_notice(&n));
+  EXPECT_EQ(n.kind, MmNotice::Kind::kWrongPage);
+  EXPECT_EQ(n.space, s.id());
+  EXPECT_EQ(n.page, 3u);
+  w.check();
+}
+
+TEST(Integrity, TheIntactPageOfAnotherSessionIsWrongToo) {
+  World w(WorldConfig{});
+  AddressSpace& a = w.open(0);
+  AddressSpace& b = w.open(1);
+  ASSERT_EQ(w.write(a, 0, 0, 1).access, SimAccess::kDone);
+  ASSERT_EQ(w.write(b, 0, 0, 2).access, SimAccess::kDone);
+  w.mm->evict(a);
+  w.mm->evict(b);
+  w.settle();
+  std::vector<std::byte> bytes(4096);
+  w.disk->peek(w.slot_offset(w.page(b, 0, 0)), bytes);
+  w.disk->poke(w.slot_offset(w.page(a, 0, 0)), bytes);
+  EXPECT_EQ(w.read(a, 0, 0).access, SimAccess::kPoisoned);
+  EXPECT_EQ(w.read(b, 0, 0).value, 2u);
+}
+
+TEST(Integrity, AnOlderGenerationIsWrongToo) {
+  World w(WorldConfig{});
+  AddressSpace& s = w.open(0);
+  ASSERT_EQ(w.write(s, 0, 0, 1).access, SimAccess::kDone);
+  w.mm->evict(s);
+  w.settle();
+  std::vector<std::byte> old(4096);
+  w.disk->peek(w.slot_offset(w.page(s, 0, 0)), old);
+  ASSERT_EQ(w.write(s, 0, 0, 2).access, SimAccess::kDone);
+  w.mm->evict(s);
+  w.settle();
+  w.disk->poke(w.slot_offset(w.page(s, 0, 0)), old);  // as if the second write had been lost
+  EXPECT_EQ(w.read(s, 0, 0).access, SimAccess::kPoisoned);
+}
+
+TEST(Clean, AnUnchangedPageIsDroppedWithoutAWrite) {
+  World w(WorldConfig{});
+  AddressSpace& s = w.open(0);
+  ASSERT_EQ(w.write(s, 0, 0, 1).access, SimAccess::kDone);
+  w.mm->evict(s);
+  w.settle();
+  const uint64_t written = w.mm->stats().swap_out_bytes.load();
+  EXPECT_EQ(w.read(s, 0, 0).value, 1u);
+  w.mm->evict(s);
+  w.settle();
+  EXPECT_EQ(w.mm->stats().swap_out_bytes.load(), written);
+  EXPECT_EQ(w.mm->stats().clean_drops.load(), 1u);
+}
+
+TEST(Memory, WithoutSwapATouchTooManyIsAnErrorNotAHang) {
+  WorldConfig c;
+  c.swap = Bytes(0);
+  c.frames = 4;
+  World w(c);
+  AddressSpace& s = w.open(0);
+  for (uint32_t i = 0; i < 4; ++i) {
+    ASSERT_EQ(w.write(s, 0, i, i + 1).access, SimAccess::kDone);
+  }
+  EXPECT_EQ(w.write(s, 0, 9, 9).access, SimAccess::kPoisoned);
+  EXPECT_EQ(w.mm->stats().no_memory.load(), 1u);
+  for (uint32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(w.read(s, 0, i).value, i + 1);
+  }
+  w.check();
+}
+
+TEST(Memory, FullSwapKeepsPagesAndAnswers) {
+  WorldConfig c;
+  c.swap = mib(4);
+  c.frames = 8;
+  c.planes = 1;
+  c.pages_a_lane = 2048;
+  World w(c);
+  AddressSpace& s = w.open(0);
+  uint32_t written = 0;
+  while (w.write(s, 0, written, written + 1).access == SimAccess::kDone) {
+    ASSERT_LT(++written, 2000u);
+  }
+  EXPECT_GT(written, 100u);
+  EXPECT_GT(w.mm->stats().swap_full.load(), 0u);
+  for (uint32_t i = 0; i < written; ++i) {
+    const World::Answer a = w.read(s, 0, i);
+    if (a.access == SimAccess::kDone) {
+      ASSERT_EQ(a.value, i + 1);
+    }
+  }
+  w.check();
+}
+
+TEST(Stray, ATouchOutsideEverySessionIsAnError) {
+  World w(WorldConfig{});
+  w.open(0);
+  std::array<std::byte, 8> bytes{};
+  const VirtAddr nobody = w.arena->planes[0].base + w.arena->planes[0].lane_stride * 3;
+  EXPECT_EQ(w.mmu->read(nobody, bytes, 7), SimAccess::kFault);
+  w.settle();
+  EXPECT_EQ(w.mmu->read(nobody, bytes, 7), SimAccess::kPoisoned);
+  EXPECT_EQ(w.mm->stats().faults_stray.load(), 1u);
+}
+
+TEST(Running, AResidentRunningSessionLosesNoPageToIdleOnes) {
+  WorldConfig c;
+  c.frames = 40;
+  c.lanes = 8;
+  c.planes = 1;
+  World w(c);
+  AddressSpace& running = w.open(0);
+  for (uint32_t i = 0; i < 16; ++i) {
+    ASSERT_EQ(w.write(running, 0, i, 100 + i).access, SimAccess::kDone);
+  }
+  std::vector<AddressSpace*> idle;
+  for (uint32_t n = 1; n < 8; ++n) {
+    idle.push_back(&w.open(n));
+  }
+  const uint64_t majors = running.stats.faults_major.load();
+  for (int round = 0; round < 40; ++round) {
+    // The idle ones come one after another; the running one decodes every 25 ms all the while.
+    AddressSpace& s = *idle[static_cast<size_t>(round) % idle.size()];
+    for (uint32_t i = 0; i < 12; ++i) {
+      ASSERT_EQ(w.write(s, 0, i, i).access, SimAccess::kDone);
+    }
+    for (int token = 0; token < 12; ++token) {
+      w.clock.advance(millis(25));
+      for (uint32_t i = 0; i < 16; ++i) {
+        ASSERT_EQ(w.read(running, 0, i).value, 100 + i);
+      }
+      w.step();
+    }
+  }
+  EXPECT_EQ(running.stats.faults_major.load(), majors) << "pages of the running session were taken";
+  EXPECT_EQ(running.stats.swap_in_bytes.load(), 0u);
+  EXPECT_GT(w.mm->stats().reclaimed.load(), 50u);
+}
+
+}  // namespace
+}  // namespace kvmm::test

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/model/world.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+namespace kvmm::test {
+namespace {
+
+constexpr int kPassesMax = 200000;  // a liveness bound: far more than any scope needs
+
+template <class T>
+T must(Result<T> r, const char* what) {
+  kvmm::check(r.ok(), what, static_cast<uint64_t>(r.code()), 0);
+  return std::move(*r);
+}
+
+}  // namespace
+
+World::World(const WorldConfig& c) : config(c) {
+  SimMmuConfig m;
+  const Bytes largest = std::max(c.page_size, c.page_size_2);
+  const Bytes capacity = Bytes(round_up(c.page_size.value() * c.frames, largest.value()));
+  m.memory = capacity + largest;
+  m.granule = std::min(c.page_size, c.page_size_2.value() == 0 ? c.page_size : c.page_size_2);
+  m.page_size_max = largest;
+  m.fixed_frames = c.fixed_frames;
+  m.kind = c.fixed_frames ? FrameKind::kShareable : FrameKind::kMovable;
+  if (c.asynchronous_mmu) {
+    m.timing.latency = micros(5);
+    m.jitter = micros(20);
+  }
+  m.seed = c.seed;
+  mmu = must(SimMmu::create(clock, m), "a simulated MMU");
+  data = std::make_unique<SimData>(clock, SimTiming{}, *mmu);
+  SimDiskConfig d;
+  d.capacity = std::max(c.swap, mib(4));
+  d.jitter = micros(100);
+  d.seed = c.seed + 1;
+  disk = std::make_unique<SimDisk>(clock, d);
+  disk->set_guard(mmu.get());
+  TierDescription t;
+  t.name = "dram";
+  t.device = "sim";
+  t.capacity = capacity;
+  t.block_size = largest;
+  t.page_size_min = m.granule;
+  t.mmu = mmu.get();
+  t.data = data.get();
+  tiers = must(TierTable::create(std::span(&t, 1)), "a tier");
+  Mm::Deps deps;
+  deps.tier = &tiers->fastest();
+  deps.swap = &swap;
+  deps.map = &map;
+  deps.data = data.get();
+  deps.completions = &completions;
+  mm = std::make_unique<Mm>(deps, mm_config);
+  if (c.swap.value() != 0) {
+    SwapAreaConfig a;
+    a.name = "swap0";
+    a.path = "sim";
+    a.wait = [this] { clock.advance_to_alarm(); };
+    auto area = must(SwapArea::open(*disk, a), "a swap area");
+    mm->area_added(*area);
+    must(swap.add(std::move(area)), "a swap space");
+  }
+  ArenaSpec s;
+  s.id = next_id_++;
+  s.lanes = c.lanes;
+  s.engine = c.engine;
+  arena = must(Arena::create(s, *mmu), "an arena");
+  for (uint32_t i = 0; i < c.planes; ++i) {
+    PlaneSpec p;
+    p.name = "p" + std::to_string(i);
+    p.page_size = i % 2 == 1 && c.page_size_2.value() != 0 ? c.page_size_2 : c.page_size;
+    p.lane_stride = p.page_size * c.pages_a_lane;
+    p.token_stride = Bytes(p.page_size.value() / c.tokens_a_page);
+    const Bytes all = p.lane_stride * c.lanes;
+    const AddressRange r = must(mmu->reserve(all, p.page_size, p.page_size), "a range");
+    arena->ranges.push_back(r);
+    p.base = r.start;
+    kvmm::check(arena->check_plane(p).ok(), "a plane");
+    arena->planes.push_back(p);
+  }
+}
+
+World::~World() {
+  while (!spaces.empty()) {
+    close(*spaces.back());
+  }
+  settle();
+  for (const AddressRange& r : arena->ranges) {
+    mmu->release(r);
+  }
+}
+
+AddressSpace& World::open(uint32_t lane, ObjectKind kind) {
+  SpaceSpec s;
+  s.id = next_id_++;
+  s.name = "s" + std::to_string(s.id);
+  s.lane = lane;
+  s.kind = kind;
+  auto space = std::make_unique<AddressSpace>(*arena, map, s);
+  for (uint32_t i = 0; i < arena->planes.size(); ++i) {
+    kvmm::check(space->add_plane(i, next_id_++).ok(), "a plane of a session");
+  }
+  mm->attach(*space, clock.now());
+  spaces.push_back(std::move(space));
+  return *spaces.back();
+}
+
+void World::close(AddressSpace& space) {
+  run_job([&](MmJob& job) { return mm->detach_begin(space, job); });
+  mm->detach_end(space);
+  std::erase_if(spaces, [&](const auto& s) { return s.get() == &space; });
+}
+
+void World::step() {
+  std::array<FaultEvent, 16> events;
+  for (size_t n = mmu->read_faults(events); n != 0; n = mmu->read_faults(events)) {
+    for (size_t i = 0; i < n; ++i) {
+      mm->handle_fault(events[i], clock.now());
+    }
+  }
+  mm->step(clock.now());
+}
+
+bool World::pass() {
+  if (clock.advance_to_alarm()) {
+    return true;
+  }
+  if (mm->next_due() != Tick(0) || mm->busy()) {
+    clock.advance(millis(1));
+    return true;
+  }
+  return false;
+}
+
+void World::settle() {
+  step();
+  for (int i = 0; mm->busy(); ++i) {
+    kvmm::check(i < kPassesMax, "the world comes to rest", i, config.seed);
+    pass();
+    step();
+  }
+}
+
+void World::run_job(const std::function<Result<void>(MmJob&)>& begin, Errc expected) {
+  MmJob job;
+  const Result<void> r = begin(job);
+  kvmm::check(r.code() == expected, "the job begins", static_cast<uint64_t>(r.code()), config.seed);
+  step();
+  for (int i = 0; r.ok() && !job.done(); ++i) {
+    kvmm::check(i < kPassesMax, "a job comes to its end", i, config.seed);
+    pass();
+    step();
+  }
+  mm->end_job(job);
+}
+
+VirtAddr World::address(AddressSpace& space, uint32_t plane, uint32_t index) {
+  Vma& v = *space.planes()[plane].vma;
+  return v.address_of(index) + Bytes(v.page_size.value() / 2);
+}
+
+bool World::start_read(AddressSpace& space, uint32_t plane, uint32_t index, uint32_t thread) {
+  std::array<std::byte, 8> bytes{};
+  return mmu->read(address(space, plane, index), bytes, thread) != SimAccess::kFault;
+}
+
+World::Answer World::access(AddressSpace& space, uint32_t plane, uint32_t index,
+                            std::optional<uint64_t> value) {
+  Answer a;
+  std::array<std::byte, 8> bytes{};
+  for (int i = 0;; ++i) {
+    kvmm::check(i < kPassesMax, "a touch is answered", i, config.seed);
+    if (value) {
+      std::memcpy(bytes.data(), &*value, 8);
+      a.access = mmu->write(address(space, plane, index), bytes, 1);
+    } else {
+      a.access = mmu->read(address(space, plane, index), bytes, 1);
+      std::memcpy(&a.value, bytes.data(), 8);
+    }
+    if (a.access != SimAccess::kFault) {
+      return a;
+    }
+    step();
+    if (mmu->waiters() != 0) {
+      pass();
+      step();
+    }
+  }
+}
+
+World::Answer World::read(AddressSpace& space, uint32_t plane, uint32_t index) {
+  return access(space, plane, index, std::nullopt);
+}
+
+World::Answer World::write(AddressSpace& space, uint32_t plane, uint32_t index, uint64_t value) {
+  return access(space, plane, index, value);
+}
+
+}  // namespace kvmm::test

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A small world on a virtual clock: the production vmm, tiers and sched over simulated memory, MMU
+// and disk, one thread, one seed. Engines are played by calling `touch`.
+//
+//   touch ---fault--> Mm::handle_fault ... Mm::step ... SimClock jumps to the next alarm ... again
+//
+// Same seed, same run: nothing here reads a clock or iterates in hash or pointer order.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "drivers/sim/sim_data.h"
+#include "drivers/sim/sim_disk.h"
+#include "drivers/sim/sim_mmu.h"
+#include "runtime/base/random.h"
+#include "sched/mm.h"
+
+namespace kvmm::test {
+
+struct WorldConfig {
+  uint64_t seed = 1;
+  Bytes page_size = Bytes(4096);
+  Bytes page_size_2;     // of every second plane; 0: page_size
+  uint32_t frames = 16;  // of page_size
+  uint32_t lanes = 8;
+  uint32_t planes = 2;
+  uint32_t pages_a_lane = 32;  // of the plane's page size
+  uint32_t tokens_a_page = 4;
+  Bytes swap = mib(16);
+  bool asynchronous_mmu = false;
+  bool fixed_frames = false;
+  EngineKind engine = EngineKind::kFaulting;
+};
+
+class World {
+ public:
+  explicit World(const WorldConfig& config);
+  ~World();
+
+  AddressSpace& open(uint32_t lane, ObjectKind kind = ObjectKind::kRaw);
+  void close(AddressSpace& space);
+
+  // An engine's access of 8 bytes in the middle of a page; runs the world until it is answered.
+  struct Answer {
+    SimAccess access = SimAccess::kDone;
+    uint64_t value = 0;
+  };
+  Answer read(AddressSpace& space, uint32_t plane, uint32_t page);
+  Answer write(AddressSpace& space, uint32_t plane, uint32_t page, uint64_t value);
+  // Starts an access that may fault and returns at once: true if it was answered.
+  bool start_read(AddressSpace& space, uint32_t plane, uint32_t page, uint32_t thread);
+
+  // One step of the memory manager at the present time.
+  void step();
+  // Lets time pass to the next alarm (or by a millisecond, if something is due). False: all is
+  // quiet.
+  bool pass();
+  // Until nothing is in flight and nothing waits. Bounded: a livelock fails the test.
+  void settle();
+  void run_job(const std::function<Result<void>(MmJob&)>& begin, Errc expected = Errc::kOk);
+  void check() { mm->check_invariants(); }
+
+  Page& page(AddressSpace& space, uint32_t plane, uint32_t index) {
+    return space.planes()[plane].object->page(index);
+  }
+  uint64_t slot_offset(const Page& p) {
+    return swap.area(SlotId(p.slot)).offset_of(SlotId(p.slot)).value();
+  }
+
+  const WorldConfig config;
+  SimClock clock;
+  std::unique_ptr<SimMmu> mmu;
+  std::unique_ptr<SimDisk> disk;
+  std::unique_ptr<SimData> data;
+  CompletionQueue completions;
+  std::unique_ptr<TierTable> tiers;
+  SwapSpace swap;
+  AddressMap map;
+  MmConfig mm_config;
+  std::unique_ptr<Mm> mm;
+  std::unique_ptr<Arena> arena;
+  std::vector<std::unique_ptr<AddressSpace>> spaces;
+
+ private:
+  Answer access(AddressSpace& space, uint32_t plane, uint32_t page, std::optional<uint64_t> value);
+  VirtAddr address(AddressSpace& space, uint32_t plane, uint32_t page);
+  uint64_t next_id_ = 1;
+};
+
+}  // namespace kvmm::test
