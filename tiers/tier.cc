@@ -8,14 +8,14 @@
 namespace kvmm {
 namespace {
 
-enum Rank : uint32_t { kGpu, kNodeWithCpus, kNodeWithoutCpus };
+enum Rank : uint32_t { kAccelerator, kNodeWithCpus, kNodeWithoutCpus };
 
 std::optional<Rank> rank_of(const MemoryNode& node) {
   if (node.info.cls != DeviceClass::kMemory || node.info.capacity.value() == 0) {
     return std::nullopt;
   }
-  if (node.info.bus == "cuda") {
-    return kGpu;
+  if (node.accelerator) {
+    return kAccelerator;
   }
   return node.has_cpus ? kNodeWithCpus : kNodeWithoutCpus;
 }
@@ -45,7 +45,7 @@ std::vector<TierDescription> describe_tiers(std::span<const MemoryNode> nodes) {
     }
   }
   std::vector<TierDescription> tiers;
-  for (const Rank rank : {kGpu, kNodeWithCpus, kNodeWithoutCpus}) {
+  for (const Rank rank : {kAccelerator, kNodeWithCpus, kNodeWithoutCpus}) {
     for (const MemoryNode& n : nodes) {
       if (rank_of(n) != rank) {
         continue;
@@ -53,13 +53,13 @@ std::vector<TierDescription> describe_tiers(std::span<const MemoryNode> nodes) {
       TierDescription d;
       d.name = kNames[rank];
       if (count[rank] > 1) {
-        d.name += rank == kGpu ? "-" + n.info.name : std::to_string(n.info.node.value());
+        d.name += rank == kAccelerator ? "-" + n.info.name : std::to_string(n.info.node.value());
       }
       d.device = n.info.name;
       d.rank = rank;
       d.node = n.info.node;
       d.capacity = n.info.capacity;
-      if (rank == kGpu) {
+      if (rank == kAccelerator) {
         d.page_size_min = kPageSizeMax;  // the device maps nothing smaller
       } else {
         d.comes_zeroed = true;  // the system's memory is

@@ -50,10 +50,11 @@ struct TierDescription {
 // A memory device as enumeration reports it.
 struct MemoryNode {
   DeviceInfo info;
-  bool has_cpus = true;  // of a NUMA node; not looked at for GPUs
+  bool has_cpus = true;      // of a NUMA node
+  bool accelerator = false;  // memory of a GPU: fastest; has_cpus is not looked at
 };
 
-// Tiers from devices: GPUs ("cuda") before nodes with CPUs before nodes without. The only one of
+// Tiers from devices: accelerators before nodes with CPUs before nodes without. The only one of
 // its kind is named "hbm", "dram" or "slow", else the name gets the node's number (GPUs: the
 // device's). Devices of unknown capacity (0) and block devices are left out. Ordered by rank, then
 // as given.

@@ -16,6 +16,7 @@ MemoryNode node_of(const std::string& name, const std::string& bus, uint16_t nod
   n.info.node = NodeId(node);
   n.info.capacity = capacity;
   n.has_cpus = has_cpus;
+  n.accelerator = bus == "gpu";
   return n;
 }
 
@@ -50,7 +51,7 @@ TEST(DescribeTiers, OneNode) {
 TEST(DescribeTiers, NodesWithoutCpusAreSlowerAndGpusFaster) {
   const std::array nodes = {
       node_of("node2", "numa", 2, gib(64), false), node_of("node0", "numa", 0, gib(8)),
-      node_of("node1", "numa", 1, gib(8)),         node_of("gpu0", "cuda", 1, gib(80)),
+      node_of("node1", "numa", 1, gib(8)),         node_of("gpu0", "gpu", 1, gib(80)),
       node_of("node3", "numa", 3, Bytes(0)),  // no memory
   };
   const auto tiers = describe_tiers(nodes);
@@ -63,8 +64,8 @@ TEST(DescribeTiers, NodesWithoutCpusAreSlowerAndGpusFaster) {
 }
 
 TEST(DescribeTiers, SeveralGpusAreNamedApartAndDisksLeftOut) {
-  std::vector<MemoryNode> nodes = {node_of("gpu0", "cuda", 0, gib(80)),
-                                   node_of("gpu1", "cuda", 0, gib(80)),
+  std::vector<MemoryNode> nodes = {node_of("gpu0", "gpu", 0, gib(80)),
+                                   node_of("gpu1", "gpu", 0, gib(80)),
                                    node_of("swap0", "file", 0, gib(80))};
   nodes[2].info.cls = DeviceClass::kBlock;
   EXPECT_EQ(names(describe_tiers(nodes)), (std::vector<std::string>{"hbm-gpu0", "hbm-gpu1"}));
