@@ -7,16 +7,13 @@
 #include <bit>
 #include <cstring>
 
+#include "drivers/sim/range_map.h"
 #include "runtime/base/check.h"
 
 namespace kvmm {
 namespace {
 
 constexpr int kFreshByte = 0xdb;
-
-std::byte* at(uint64_t address) {
-  return reinterpret_cast<std::byte*>(address);
-}
 
 bool fenced(MmuOp op) {
   return op == MmuOp::kUnmap || op == MmuOp::kPoison || op == MmuOp::kClear;
@@ -35,19 +32,6 @@ bool fence_done(const MmuRequest& r) {
       return static_cast<const SimEvent*>(r.fence.handle)->done;
   }
   return true;
-}
-
-// The entry of `map` that overlaps [start, end), entries [key, key + size_of(value)), or end().
-template <class Map, class End>
-auto overlapping(Map& map, uint64_t start, uint64_t end, End end_of) {
-  auto it = map.upper_bound(start);
-  if (it != map.begin()) {
-    const auto before = std::prev(it);
-    if (end_of(*before) > start) {
-      return before;
-    }
-  }
-  return it != map.end() && it->first < end ? it : map.end();
 }
 
 constexpr auto kEndBySize = [](const auto& entry) { return entry.first + entry.second.size; };
@@ -189,7 +173,7 @@ Result<FrameArea> SimMmu::create_frames(Bytes size, uint32_t count, NodeId node)
   if (length > config_.memory.value() || base + length > memory_base_ + config_.memory.value()) {
     return Error(Errc::kNoMemory, "sim: size= is smaller than the frames asked for");
   }
-  std::memset(at(base), kFreshByte, length);
+  std::memset(bytes_at(base), kFreshByte, length);
   const FrameArea area{FrameAddr(base), size, count, config_.kind, base};
   areas_.emplace(base, area);
   return area;
@@ -417,7 +401,7 @@ Errc SimMmu::free_fixed(const MmuRequest& r, MapEntry& e) {
   if (mapping_in(va, va + n) != pages_.end()) {
     return Errc::kBusy;
   }
-  const int rc = ::madvise(at(fixed_frame(e.va).value()), n, MADV_DONTNEED);
+  const int rc = ::madvise(bytes_at(fixed_frame(e.va).value()), n, MADV_DONTNEED);
   check(rc == 0, "memory of a fixed frame is given back", va, n);
   return Errc::kOk;
 }
@@ -459,126 +443,6 @@ void SimMmu::clear_poison(uint64_t start, uint64_t end) {
     if (to > end) {
       poison_[end] = to;
     }
-  }
-}
-
-// ------------------------------------------------------------------------------------ the engine
-
-SimAccess SimMmu::read(VirtAddr va, std::span<std::byte> out, uint32_t thread) {
-  return access(va, out.data(), nullptr, out.size(), thread);
-}
-
-SimAccess SimMmu::write(VirtAddr va, std::span<const std::byte> in, uint32_t thread) {
-  return access(va, nullptr, in.data(), in.size(), thread);
-}
-
-SimAccess SimMmu::access(VirtAddr start, std::byte* out, const std::byte* in, size_t length,
-                         uint32_t thread) {
-  const bool writes = in != nullptr;
-  for (size_t done = 0; done < length;) {
-    const uint64_t va = start.value() + done;
-    if (range_of(va, 1) == nullptr) {
-      return SimAccess::kRange;
-    }
-    if (poisoned(va, va + 1)) {
-      waiting_.erase(thread);
-      return SimAccess::kPoisoned;
-    }
-    const auto page = mapping_in(va, va + 1);
-    if (page == pages_.end()) {
-      fault(va, writes, thread);
-      return SimAccess::kFault;
-    }
-    const Mapping& m = page->second;
-    if (m.prot == Prot::kNone || (writes && m.prot == Prot::kRead)) {
-      return SimAccess::kDenied;
-    }
-    const uint64_t inside = va - page->first;
-    const size_t n = std::min<size_t>(length - done, m.size - inside);
-    if (writes) {
-      std::memcpy(at(m.frame + inside), in + done, n);
-    } else {
-      std::memcpy(out + done, at(m.frame + inside), n);
-    }
-    done += n;
-  }
-  waiting_.erase(thread);
-  return SimAccess::kDone;
-}
-
-void SimMmu::fault(uint64_t va, bool write, uint32_t thread) {
-  if (!config_.faults) {
-    return;
-  }
-  const uint64_t page = round_down(va, std::min(config_.granule, kPageSizeMin).value());
-  const auto it = waiting_.find(thread);
-  if (it != waiting_.end() && it->second.page == page && it->second.write == write) {
-    return;
-  }
-  waiting_[thread] = {page, write};
-  faults_.push_back({VirtAddr(page), write, thread});
-}
-
-size_t SimMmu::read_faults(std::span<FaultEvent> out) {
-  size_t n = 0;
-  while (n < out.size() && !faults_.empty()) {
-    out[n++] = faults_.front();
-    faults_.pop_front();
-  }
-  return n;
-}
-
-void SimMmu::wake(AddressRange range) {
-  std::erase_if(waiting_,
-                [&range](const auto& w) { return range.contains(VirtAddr(w.second.page)); });
-}
-
-// ----------------------------------------------------------------------------------- the checker
-
-bool SimMmu::frame_is_mapped(FrameAddr frame) const {
-  return mapped_frame_in(frame.value(), frame.value() + 1) != mapped_frames_.end();
-}
-
-bool SimMmu::page_is_mapped(VirtAddr va) const {
-  return mapping_in(va.value(), va.value() + 1) != pages_.end();
-}
-
-void SimMmu::on_device_access(const std::byte* data, Bytes length, bool writes, const char* who) {
-  const auto start = reinterpret_cast<uint64_t>(data);
-  const uint64_t end = start + length.value();
-  auto it = mapped_frame_in(start, end);
-  for (; it != mapped_frames_.end() && it->first < end; ++it) {
-    if (config_.kind == FrameKind::kMovable || writes || it->second.writable != 0) {
-      ++violations_;
-      check(!config_.strict, who, it->first, start);
-    }
-  }
-}
-
-void SimMmu::check_invariants() const {
-  uint64_t last_end = 0;
-  std::map<uint64_t, MappedFrame> expected;
-  for (const auto& [va, m] : pages_) {
-    check(va >= last_end, "pages do not overlap", va, last_end);
-    check(range_of(va, m.size) != nullptr, "a page lies in a reserved range", va, m.size);
-    check(!poisoned(va, va + m.size), "a mapped page is not poisoned", va, m.size);
-    last_end = va + m.size;
-    MappedFrame& f = expected[m.frame];
-    f.size = m.size;
-    ++f.mappings;
-    f.writable += m.prot == Prot::kReadWrite ? 1 : 0;
-  }
-  check(expected.size() == mapped_frames_.size(), "mapped frames are the pages' frames",
-        expected.size(), mapped_frames_.size());
-  last_end = 0;
-  for (const auto& [frame, f] : mapped_frames_) {
-    const MappedFrame& e = expected[frame];
-    check(e.size == f.size && e.mappings == f.mappings && e.writable == f.writable,
-          "a frame's mappings are counted", frame, f.mappings);
-    check(config_.kind != FrameKind::kMovable || f.mappings == 1, "one mapping a movable frame",
-          frame, f.mappings);
-    check(frame >= last_end, "mapped frames do not overlap", frame, last_end);
-    last_end = frame + f.size;
   }
 }
 
