@@ -60,9 +60,8 @@ MmuInfo CudaMmu::info() const {
 // ------------------------------------------------------------------------- reservations and frames
 
 Result<AddressRange> CudaMmu::reserve(Bytes length, Bytes align, Bytes page_size) {
-  static_cast<void>(page_size);  // every mapping here is of whole granules
-  if (!std::has_single_bit(align.value()) || align < gpu_.granule() || length == Bytes(0) ||
-      length.value() % align.value() != 0) {
+  if (!is_page_size(page_size) || !std::has_single_bit(align.value()) || align < gpu_.granule() ||
+      length == Bytes(0) || length.value() % align.value() != 0) {
     return Error(Errc::kInvalid,
                  "a reservation is a multiple of its alignment, a power of two of "
                  "at least one granule");
@@ -198,18 +197,23 @@ void CudaMmu::release_area(uint64_t base, Area& area) {
 
 CudaMmu::Slot CudaMmu::find_slot(VirtAddr va, Bytes page_size) {
   const uint64_t granule = gpu_.granule().value();
-  auto it = spaces_.upper_bound(va.value());
-  if (it == spaces_.begin() || page_size < gpu_.granule() || !is_page_size(page_size) ||
+  if (page_size < gpu_.granule() || !is_page_size(page_size) ||
       va.value() % page_size.value() != 0) {
     return {};
+  }
+  Slot slot;
+  slot.error = Errc::kRange;
+  auto it = spaces_.upper_bound(va.value());
+  if (it == spaces_.begin()) {
+    return slot;
   }
   --it;
   const uint64_t offset = va.value() - it->first;
   const uint64_t length = it->second.length.value();
   if (offset >= length || page_size.value() > length - offset) {
-    return {};
+    return slot;
   }
-  return {&it->second, &it->second.slots[offset / granule]};
+  return {&it->second, &it->second.slots[offset / granule], Errc::kOk};
 }
 
 CudaMmu::FrameRef CudaMmu::find_frame(FrameAddr frame) {
@@ -358,7 +362,7 @@ void CudaMmu::execute_map(MmuRequest& req) {
 }
 
 void CudaMmu::execute_protect(MmuRequest& req) {
-  if (req.prot == Prot::kRead && !gpu_.read_only_mappings()) {
+  if (!gpu_.read_only_mappings()) {
     for (MapEntry& e : req.entries) {
       e.result = Errc::kNotSupported;
     }
@@ -368,7 +372,7 @@ void CudaMmu::execute_protect(MmuRequest& req) {
   for (MapEntry& e : req.entries) {
     const Slot slot = find_slot(e.va, req.page_size);
     if (slot.first == nullptr) {
-      e.result = Errc::kInvalid;
+      e.result = slot.error;
     } else if (*slot.first == 0 || (*slot.first & kFlags) != 0) {
       e.result = Errc::kNotFound;
     } else {
@@ -386,7 +390,10 @@ CuResult CudaMmu::set_access(std::span<const MapEntry> run, Bytes page_size, Pro
 Errc CudaMmu::map_page(const MapEntry& e, Bytes page_size) {
   const Slot slot = find_slot(e.va, page_size);
   const FrameRef frame = find_frame(e.frame);
-  if (slot.first == nullptr || frame.area == nullptr || frame.area->frame_size != page_size) {
+  if (slot.first == nullptr) {
+    return slot.error;
+  }
+  if (frame.area == nullptr || frame.area->frame_size != page_size) {
     return Errc::kInvalid;
   }
   if (const Errc r = free_stuck(slot, e.va, page_size); r != Errc::kOk) {
@@ -421,7 +428,7 @@ void CudaMmu::undo_map(MapEntry& e, Bytes page_size, Errc why) {
 Errc CudaMmu::unmap_page(const MapEntry& e, Bytes page_size) {
   const Slot slot = find_slot(e.va, page_size);
   if (slot.first == nullptr) {
-    return Errc::kInvalid;
+    return slot.error;
   }
   if (*slot.first == 0 || (*slot.first & kFlags) != 0) {
     return Errc::kNotFound;
@@ -444,13 +451,13 @@ Errc CudaMmu::unmap_page(const MapEntry& e, Bytes page_size) {
 Errc CudaMmu::clear_page(const MapEntry& e, Bytes page_size) {
   const Slot slot = find_slot(e.va, page_size);
   if (slot.first == nullptr) {
-    return Errc::kInvalid;
+    return slot.error;
   }
   if (const Errc r = free_stuck(slot, e.va, page_size); r != Errc::kOk) {
     return r;
   }
   if (*slot.first != 0) {
-    return Errc::kBusy;
+    return Errc::kExists;
   }
   ++stats_.clears;
   return Errc::kOk;

@@ -13,7 +13,7 @@
 //
 //   state of a page of a reservation   kMap         kUnmap       kProtect     kClear
 //   empty                              -> mapped    kNotFound    kNotFound    kOk
-//   mapped                             kExists      -> empty     kOk          kBusy
+//   mapped                             kExists      -> empty     kOk          kExists
 //   stuck                              -> mapped *  kNotFound    kNotFound    -> empty *
 //   * if the driver now unmaps it, else kBusy. A page is stuck, without access, when the undo of
 //     a failed kMap failed too.
@@ -57,9 +57,9 @@ class CudaMmu final : public MmuOps {
   // GPU's. Also kDeviceGone, kIo.
   Result<FrameArea> create_frames(Bytes size, uint32_t count, NodeId node) override;
   void destroy_frames(const FrameArea& area) override;
-  // Takes all. Also answers per entry: kInvalid (alignment, no such reservation or frame, a frame
-  // of another size, kUnmap of another frame), kNotSupported (kPoison, kFree; kProtect to read-only
-  // where the GPU has no such mappings).
+  // Takes all. Also answers per entry: kInvalid (alignment, no such frame, a frame of another size,
+  // kUnmap of another frame), kRange (va is in no reservation), kNotSupported (kPoison, kFree, and
+  // kProtect where info().protects is false).
   size_t submit(std::span<MmuRequest* const> requests) override;
   void poll() override;
 
@@ -84,7 +84,8 @@ class CudaMmu final : public MmuOps {
   };
   struct Slot {
     Space* space = nullptr;
-    uint64_t* first = nullptr;  // of page_size / granule slots
+    uint64_t* first = nullptr;  // of page_size / granule slots; null: `error` says why
+    Errc error = Errc::kInvalid;
   };
 
   Slot find_slot(VirtAddr va, Bytes page_size);

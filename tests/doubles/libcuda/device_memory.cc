@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <set>
@@ -23,6 +24,12 @@ bool clear_range(uint64_t va, uint64_t bytes) {
 }
 
 }  // namespace
+
+void fill_fresh(void* p, uint64_t bytes) {
+  for (uint64_t at_byte = 0; at_byte < bytes; at_byte += 64 << 10) {
+    std::memset(static_cast<char*>(p) + at_byte, 0xcd, std::min<uint64_t>(4096, bytes - at_byte));
+  }
+}
 
 DeviceMemory::Allocation::~Allocation() {
   close(memfd);
@@ -68,7 +75,7 @@ CuResult DeviceMemory::create(uint64_t* handle, uint64_t bytes, const CuAllocati
   if (p == MAP_FAILED) {
     return CuResult::kOutOfMemory;
   }
-  std::memset(p, 0xcd, bytes);
+  fill_fresh(p, bytes);
   munmap(p, bytes);
   *handle = next_handle_;
   next_handle_ += 0x10;

@@ -8,7 +8,7 @@
 // Semantics follow the CUDA driver API reference 13.0, section "Virtual Memory Management", in its
 // strictest reading: whole allocations only, an unmap or a change of rights covers whole mappings
 // without gaps, a fresh mapping has no access, memory lives until its last mapping and handle are
-// gone. New memory holds 0xcd, never zeros by luck.
+// gone. New memory is never zeros by luck (fill_fresh).
 //
 // Thread safety: guarded by the caller's lock.
 #pragma once
@@ -24,6 +24,10 @@ namespace kvmm::cuda_double {
 using cuda::CuAccessDesc;
 using cuda::CuAllocationProp;
 using cuda::CuResult;
+
+// The start of every 64 KiB piece becomes 0xcd: enough to spoil each digest of a page that was
+// thought to be zeros, and cheap.
+void fill_fresh(void* p, uint64_t bytes);
 
 class DeviceMemory {
  public:

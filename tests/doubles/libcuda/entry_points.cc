@@ -342,7 +342,7 @@ KVMM_EXPORT CuResult cuMemHostAlloc(void** host, size_t bytes, unsigned flags) {
     if (p == MAP_FAILED) {
       return CuResult::kOutOfMemory;
     }
-    std::memset(p, 0xcd, bytes);
+    fill_fresh(p, bytes);
     d.host_areas[reinterpret_cast<uint64_t>(p)] = bytes;
     *host = p;
     return CuResult::kSuccess;
