@@ -1,0 +1,378 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The operations on a page that touch its bytes or its slot: check, write, read; and the answers
+// when a content cannot be had. See page_moves.cc.
+#include <algorithm>
+#include <bit>
+
+#include "sched/mm.h"
+
+namespace kvmm {
+namespace {
+
+constexpr uint8_t kReadTries = 2;
+
+}  // namespace
+
+// ------------------------------------------------------------------------------------ check, write
+
+void Mm::begin_check(Page& p) {
+  PageOp* op = take_op(p, PageEvent::kCheck);
+  if (op == nullptr) {
+    return;
+  }
+  p.apply(PageEvent::kCheck);
+  p.hook.unlink();
+  op->chunks_used = 1;
+  op->chunks[0].io.length = p.object->page_size();
+  submit_checksum(*op, 0);
+}
+
+// Digests of chunk `i` of the page's frame, into the operation's list.
+void Mm::submit_checksum(PageOp& op, uint32_t i) {
+  Page& p = *op.page;
+  uint64_t before = 0;
+  for (uint32_t k = 0; k < i; ++k) {
+    before += op.chunks[k].io.length.value();
+  }
+  DataRequest& d = op.chunks[i].sum;
+  d = DataRequest();
+  d.queue = completions_;
+  d.owner = &op;
+  d.kind = static_cast<uint32_t>(RequestKind::kPageData);
+  d.op = DataOp::kChecksum;
+  d.addr = p.frame->addr + Bytes(before);
+  d.length = op.chunks[i].io.length;
+  const size_t first = before / kPieceSize.value();
+  const size_t pieces = (d.length.value() + kPieceSize.value() - 1) / kPieceSize.value();
+  d.digests = std::span(op.digests).subspan(first, pieces);
+  ++op.outstanding;
+  push_data(d);
+}
+
+void Mm::finish_check(PageOp& op) {
+  Page& p = *op.page;
+  AddressSpace* home = p.object->home();
+  p.apply(PageEvent::kChecked);
+  if (op.error != Errc::kOk) {
+    give_op(op);
+    clear_want_out(p);
+    clear_want_clean(p, Errc::kIo);
+    advance(p);
+    return;
+  }
+  const std::span<const uint64_t> digests(op.digests.data(), piece_count(p.object->page_size()));
+  const uint64_t found = page_checksum(digests, p.object->identity_of(p));
+  const bool same = p.has(Page::kHasChecksum) && found == p.checksum;
+  if (same && p.has(Page::kSlotCurrent)) {
+    give_op(op);
+    p.set(Page::kProvedClean);
+    MmStats::add(stats_.clean_drops);
+    if (home != nullptr) {
+      SpaceStats::add(home->stats.clean_drops);
+    }
+    advance(p);
+    return;
+  }
+  if (!same && p.has(Page::kHasChecksum) && p.content == Content::kSealed) {
+    // The engine wrote to a page that it had declared finished. What it wrote last is kept.
+    MmStats::add(stats_.seal_violations);
+    if (home != nullptr) {
+      SpaceStats::add(home->stats.seal_violations);
+    }
+    notice(MmNotice::Kind::kSealViolation, Errc::kSealViolation, p);
+    trace(TraceEvent::seal_violation, home != nullptr ? home->id() : 0, p.index, p.checksum);
+  }
+  if (p.has(Page::kWantMapped) || p.has(Page::kDoomed) ||
+      !(p.has(Page::kWantOut) || p.has(Page::kWantClean))) {
+    give_op(op);
+    advance(p);
+    return;
+  }
+  // New content: a new generation, and its checksum under that identity.
+  PageIdentity id = p.object->identity_of(p);
+  op.generation = p.has(Page::kHasChecksum) && !same ? p.generation + 1 : p.generation;
+  id.generation = op.generation;
+  op.checksum = page_checksum(digests, id);
+  begin_write(op);
+}
+
+// Cuts the page into chunks for I/O at `offset` of the device.
+void Mm::plan_chunks(PageOp& op, BlockOp what, uint64_t offset, Bytes length_max) {
+  Page& p = *op.page;
+  const uint64_t size = p.object->page_size().value();
+  uint64_t chunk =
+      std::max<uint64_t>(config_.io_chunk.load(std::memory_order_relaxed), size / kChunksMax);
+  chunk = std::bit_ceil(std::max<uint64_t>(chunk, kPieceSize.value()));
+  chunk = std::min({chunk, size, std::bit_floor(length_max.value())});
+  check(size / chunk <= kChunksMax, "a page fits the chunks of an operation", size, chunk);
+  op.chunks_used = static_cast<uint8_t>(size / chunk);
+  for (uint32_t i = 0; i < op.chunks_used; ++i) {
+    BlockRequest& r = op.chunks[i].io;
+    r = BlockRequest();
+    r.queue = completions_;
+    r.owner = &op;
+    r.kind = static_cast<uint32_t>(RequestKind::kPageIo);
+    r.op = what;
+    const bool waited = p.has(Page::kUrgent) || p.pins != 0;
+    r.urgency = what == BlockOp::kWrite ? Urgency::kWriteback
+                : waited                ? Urgency::kFault
+                                        : Urgency::kPrefetch;
+    r.data = reinterpret_cast<std::byte*>(p.frame->addr.value() + i * chunk);
+    r.offset = offset + i * chunk;
+    r.length = Bytes(chunk);
+  }
+}
+
+// REQUIRES: the frame is unmapped, op.checksum and op.generation describe its bytes.
+void Mm::begin_write(PageOp& op) {
+  Page& p = *op.page;
+  auto slot = swap_->allocate(p.object->page_size());
+  if (!slot) {
+    MmStats::add(stats_.swap_full);
+    if (!swap_full_said_) {  // once, until there is room again
+      swap_full_said_ = true;
+      notice(MmNotice::Kind::kSwapFull, slot.code(), p);
+    }
+    p.set(Page::kWriteBlocked);
+    give_op(op);
+    clear_want_out(p);
+    clear_want_clean(p, Errc::kNoSpace);
+    advance(p);
+    return;
+  }
+  op.event = PageEvent::kWrite;
+  op.slot = *slot;
+  op.error = Errc::kOk;
+  op.started = now_;
+  p.apply(PageEvent::kWrite);
+  SwapArea& area = swap_->area(op.slot);
+  plan_chunks(op, BlockOp::kWrite, area.offset_of(op.slot).value(), area.block().info().length_max);
+  op.outstanding = op.chunks_used;
+  for (uint32_t i = 0; i < op.chunks_used; ++i) {
+    push_io(area.block(), op.chunks[i].io);
+  }
+}
+
+void Mm::finish_write(PageOp& op) {
+  Page& p = *op.page;
+  AddressSpace* home = p.object->home();
+  SwapArea& area = swap_->area(op.slot);
+  const uint64_t size = p.object->page_size().value();
+  if (op.error != Errc::kOk) {
+    const Errc why = op.error;
+    area.note_io_error();
+    if (why == Errc::kNoSpace) {
+      area.note_no_space();
+    }
+    swap_->free(op.slot);
+    give_op(op);
+    p.apply(PageEvent::kWriteFailed);
+    MmStats::add(stats_.write_errors);
+    if (++p.attempts >= config_.write_tries.load(std::memory_order_relaxed)) {
+      notice(MmNotice::Kind::kWriteError, why, p);
+      p.attempts = 0;
+      p.set(Page::kWriteBlocked);
+      clear_want_out(p);
+      clear_want_clean(p, why);
+    }
+    advance(p);
+    return;
+  }
+  if (p.slot != 0) {
+    swap_->free(SlotId(p.slot));
+  }
+  p.slot = op.slot.value();
+  p.generation = op.generation;
+  p.checksum = op.checksum;
+  p.set(Page::kHasChecksum);
+  p.set(Page::kSlotCurrent);
+  p.set(Page::kProvedClean);  // unmapped since before its checksum was taken
+  p.attempts = 0;
+  area.record(op.slot, p.object->identity_of(p), p.checksum, Bytes(size));
+  p.apply(PageEvent::kWritten);
+  stats_.write_ns.record((now_ - op.started).value());
+  MmStats::add(stats_.swap_out_bytes, size);
+  if (home != nullptr) {
+    SpaceStats::add(home->stats.swap_out_bytes, size);
+  }
+  trace(TraceEvent::swap_out, home != nullptr ? home->id() : 0, p.index, p.slot);
+  give_op(op);
+  advance(p);
+}
+
+// ------------------------------------------------------------------------------------ read
+
+void Mm::begin_read(Page& p) {
+  PageOp* op = take_op(p, PageEvent::kRead);
+  if (op == nullptr) {
+    return;
+  }
+  if (!get_frame(p, false)) {
+    give_op(*op);
+    return;
+  }
+  AddressSpace* home = p.object->home();
+  p.apply(PageEvent::kRead);
+  if (home != nullptr) {
+    SpaceStats::sub(home->stats.bytes_swapped, p.object->page_size().value());
+  }
+  SwapArea& area = swap_->area(SlotId(p.slot));
+  plan_chunks(*op, BlockOp::kRead, area.offset_of(SlotId(p.slot)).value(),
+              area.block().info().length_max);
+  op->outstanding = op->chunks_used;
+  for (uint32_t i = 0; i < op->chunks_used; ++i) {
+    push_io(area.block(), op->chunks[i].io);
+  }
+}
+
+void Mm::finish_read(PageOp& op) {
+  Page& p = *op.page;
+  AddressSpace* home = p.object->home();
+  const uint64_t size = p.object->page_size().value();
+  if (op.error != Errc::kOk) {
+    return read_failed(op, op.error);
+  }
+  const PageIdentity id = p.object->identity_of(p);
+  const std::span<const uint64_t> digests(op.digests.data(), piece_count(p.object->page_size()));
+  if (!p.has(Page::kHasChecksum) || page_checksum(digests, id) != p.checksum) {
+    return read_failed(op, Errc::kCorrupt);
+  }
+  if (auto ok = swap_->area(SlotId(p.slot)).verify(SlotId(p.slot), id, p.checksum); !ok) {
+    return read_failed(op, ok.code());
+  }
+  if (home != nullptr) {
+    if (!fixed_frames_) {
+      pool_->scrubbed(*p.frame, home->spec().tenant_number);
+    }
+    SpaceStats::add(home->stats.swap_in_bytes, size);
+  }
+  p.apply(PageEvent::kReadOk);
+  p.set(Page::kSlotCurrent);
+  p.set(Page::kProvedClean);
+  p.attempts = 0;
+  p.clear(Page::kWantResident);
+  stats_.read_ns.record((now_ - op.started).value());
+  MmStats::add(stats_.swap_in_bytes, size);
+  trace(TraceEvent::swap_in, home != nullptr ? home->id() : 0, p.index, p.slot);
+  give_op(op);
+  advance(p);
+}
+
+void Mm::read_failed(PageOp& op, Errc why) {
+  Page& p = *op.page;
+  AddressSpace* home = p.object->home();
+  const uint64_t size = p.object->page_size().value();
+  SwapArea& area = swap_->area(SlotId(p.slot));
+  if (why == Errc::kIo || why == Errc::kDeviceGone) {
+    area.note_io_error();
+    MmStats::add(stats_.read_errors);
+  }
+  give_op(op);
+  if (++p.attempts < kReadTries) {
+    // Once more: a flipped bit in flight or a passing I/O error is healed by another read.
+    p.apply(PageEvent::kReadGivenUp);
+    release_frame(p);
+    if (home != nullptr) {
+      SpaceStats::add(home->stats.bytes_swapped, size);
+    }
+    advance(p);
+    return;
+  }
+  p.attempts = 0;
+  p.clear(Page::kWantResident);
+  p.apply(PageEvent::kReadFailed);
+  release_frame(p);
+  release_slot(p);
+  p.clear(Page::kHasChecksum);
+  ++p.generation;
+  const bool wrong = why == Errc::kCorrupt || why == Errc::kStale || why == Errc::kModelMismatch;
+  if (wrong) {
+    MmStats::add(stats_.wrong_pages);
+    trace(TraceEvent::verify_fail, home != nullptr ? home->id() : 0, p.index, p.checksum);
+  }
+  if (home != nullptr) {
+    SpaceStats::add(home->stats.bytes_discarded, size);
+    if (wrong) {
+      SpaceStats::add(home->stats.wrong_pages);
+    }
+  }
+  notice(wrong ? MmNotice::Kind::kWrongPage : MmNotice::Kind::kReadError, why, p);
+  advance(p);
+}
+
+// ------------------------------------------------------------------------------------ errors to
+// the engine
+
+// The page's content cannot be had: pins are told to recompute, touches get an error.
+void Mm::answer_lost(Page& p, Errc why) {
+  trace(TraceEvent::poison, 0, p.index, static_cast<uint64_t>(why));
+  const bool touched = p.has(Page::kUrgent);
+  if (touched) {
+    poison_wanted(p);
+  }
+  clear_want_mapped(p);
+  pin_arrived(p);
+  advance(p);
+}
+
+// Every PTE that somebody waits at becomes an error.
+void Mm::poison_wanted(Page& p) {
+  AddressSpace* home = p.object->home();
+  p.object->for_each_pte(p.index, [&](Vma& v, Pte& pte) {
+    if (!pte.has(Pte::kWanted) || pte.has(Pte::kPresent)) {
+      return true;
+    }
+    pte.clear(Pte::kWanted);
+    pte.set(Pte::kPoisoned);
+    p.set(Page::kPoisoned);
+    MmStats::add(stats_.poisoned);
+    if (home != nullptr) {
+      SpaceStats::add(home->stats.pages_poisoned);
+    }
+    mmu_now(MmuOp::kPoison, v.address_of(p.index), v.page_size);
+    return true;
+  });
+}
+
+void Mm::unpoison(Page& p) {
+  p.clear(Page::kPoisoned);
+  p.object->for_each_pte(p.index, [&](Vma& v, Pte& pte) {
+    if (pte.has(Pte::kPoisoned)) {
+      pte.clear(Pte::kPoisoned);
+      mmu_now(MmuOp::kClear, v.address_of(p.index), v.page_size);
+    }
+    return true;
+  });
+}
+
+// Poison or clear one address; nothing waits for its completion.
+void Mm::mmu_now(MmuOp what, VirtAddr va, Bytes size) {
+  if (!mmu_->info().asynchronous) {
+    CompletionQueue local;
+    MapEntry entry{va, FrameAddr(0)};
+    MmuRequest request;
+    request.queue = &local;
+    request.op = what;
+    request.page_size = size;
+    request.entries = std::span(&entry, 1);
+    MmuRequest* r = &request;
+    check(mmu_->submit(std::span(&r, 1)) == 1 && local.pop() != nullptr,
+          "a synchronous MMU finishes inside submit");
+    return;
+  }
+  check(!free_ops_.empty(), "operations are kept back for errors");
+  PageOp& op = free_ops_.front();
+  free_ops_.pop_front();
+  --free_count_;
+  ++ops_in_flight_;
+  op.page = nullptr;
+  op.event = PageEvent::kLose;
+  op.outstanding = 0;
+  op.entries_used = 1;
+  op.entries[0] = MapEntry{va, FrameAddr(0)};
+  op.mmu.page_size = size;
+  submit_mmu(op, what);
+}
+
+}  // namespace kvmm
