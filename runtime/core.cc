@@ -91,6 +91,9 @@ void Core::after_step() {
     const uint64_t one = 1;
     [[maybe_unused]] const ssize_t n = write(notice_fd_, &one, sizeof one);
   }
+  if (waiters_ != 0) {
+    stepped_.notify_all();  // any thread's step may have finished what another one waits for
+  }
 }
 
 bool Core::wait_until(const std::function<bool()>& pred) {
@@ -181,9 +184,6 @@ void Core::run() {
         }
       }
       after_step();
-      if (waiters_ != 0) {
-        stepped_.notify_all();
-      }
     }
     timespec timeout{};
     const Tick t = now();

@@ -9,8 +9,8 @@
 #include "sched/mm.h"
 
 namespace kvmm {
-// ------------------------------------------------------------------------------------ frames,
-// slots
+
+// ---------------------------------------------------------------------------- frames and slots
 
 // Gives the page a frame. False: there is none now (the page waits).
 bool Mm::get_frame(Page& p, bool want_zeroed) {
