@@ -181,8 +181,8 @@ Result<AttrValue> FakeRuntime::get(std::string_view entry, const AttrDef& def) {
       {&kResident, AttrValue::of(weight * 32 * kMiB)},
       {&kSwapped, AttrValue::of(320 * kMiB / weight / 64 * 64)},
       {&kMaps, AttrValue::of(std::string("7f0000000000-7f0000960000 rw 65536 k private:1 pages=150 "
-                                         "resident=146 swapped=2\n"
-                                         "7f0001000000-7f0001030000 rw 65536 v private:2 pages=3 "
+                                         "resident=146 swapped=2 gone=1\n"
+                                         "7f0001000000-7f0001030000 rw 65536 v x private:2 pages=3 "
                                          "resident=0 swapped=3\n"))},
       {&kPagemap, AttrValue::of(pagemap_)},
       {&kStat, AttrValue::of(std::string("faults_major 7\nwrong_pages 0\n"))}};

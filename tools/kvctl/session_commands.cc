@@ -102,33 +102,43 @@ Result<std::vector<Session>> sessions_of(Client& client, const std::string& want
   return all;
 }
 
+// "plane NAME page_size=65536 pages=150": engines name planes, blanks included, so the numbers are
+// taken from the end.
+std::optional<Plane> parse_plane(const std::string& line) {
+  constexpr std::string_view kHead = "plane ";
+  const size_t last = line.rfind(' ');
+  const size_t before = last == std::string::npos || last == 0 ? last : line.rfind(' ', last - 1);
+  if (!line.starts_with(kHead) || before == std::string::npos || before < kHead.size()) {
+    return std::nullopt;
+  }
+  const std::string_view text = line;
+  const auto size = field_of(text.substr(before + 1, last - before - 1), "page_size");
+  const auto pages = field_of(text.substr(last + 1), "pages");
+  if (!size || !pages) {
+    return std::nullopt;
+  }
+  return Plane{line.substr(kHead.size(), before - kHead.size()), *size, *pages, {}};
+}
+
+bool is_mark(char c) {
+  return std::any_of(kLegend.begin(), kLegend.end(), [c](const Legend& l) { return l.mark == c; });
+}
+
 Result<std::vector<Plane>> parse_pagemap(const std::string& path, const std::string& text) {
   std::vector<Plane> planes;
   std::istringstream in(text);
   for (std::string line; std::getline(in, line);) {
-    if (!line.starts_with("plane ")) {
-      if (planes.empty()) {
-        return malformed(path);
-      }
-      planes.back().map += line;
-      continue;
-    }
-    const std::vector<std::string> words = words_of(line);
-    const std::optional<uint64_t> size =
-        words.size() == 4 ? field_of(words[2], "page_size") : std::nullopt;
-    const std::optional<uint64_t> pages =
-        words.size() == 4 ? field_of(words[3], "pages") : std::nullopt;
-    if (!size || !pages) {
+    if (std::optional<Plane> plane = parse_plane(line)) {
+      planes.push_back(std::move(*plane));
+    } else if (planes.empty() || !std::all_of(line.begin(), line.end(), is_mark)) {
       return malformed(path);
+    } else {
+      planes.back().map += line;
     }
-    planes.push_back({words[1], *size, *pages, {}});
   }
   for (const Plane& plane : planes) {
-    const bool known = std::all_of(plane.map.begin(), plane.map.end(), [](char c) {
-      return std::any_of(kLegend.begin(), kLegend.end(),
-                         [c](const Legend& l) { return l.mark == c; });
-    });
-    if (!known || plane.map.size() != plane.pages) {
+    // Shorter: what follows was never written.
+    if (plane.map.size() > plane.pages) {
       return malformed(path);
     }
   }
@@ -136,7 +146,8 @@ Result<std::vector<Plane>> parse_pagemap(const std::string& path, const std::str
 }
 
 uint64_t count_of(const Plane& plane, char mark) {
-  return static_cast<uint64_t>(std::count(plane.map.begin(), plane.map.end(), mark));
+  const auto shown = static_cast<uint64_t>(std::count(plane.map.begin(), plane.map.end(), mark));
+  return mark == '.' ? shown + plane.pages - plane.map.size() : shown;
 }
 
 std::string draw(const Plane& plane, size_t width) {
@@ -144,6 +155,10 @@ std::string draw(const Plane& plane, size_t width) {
                                  human_bytes(plane.page_size));
   for (size_t at = 0; at < plane.map.size(); at += width) {
     text += fmt::format("{:>8} {}\n", at, plane.map.substr(at, width));
+  }
+  if (plane.map.size() < plane.pages) {
+    text += fmt::format("{:>8} {} more, never written\n", plane.map.size(),
+                        plane.pages - plane.map.size());
   }
   return text;
 }
@@ -181,10 +196,16 @@ Json to_json(const Session& session, const std::vector<Plane>& planes) {
   return json;
 }
 
-// "start-end perms page_size plane object pages=N resident=N swapped=N"
+// "start-end perms page_size plane object pages=N resident=N swapped=N ...": three words, then the
+// plane's name (blanks included), the object, and counts, of which there may be more one day.
 Result<Json> vma_json(const std::string& path, const std::string& line) {
+  constexpr size_t kBefore = 3;
   const std::vector<std::string> words = words_of(line);
-  if (words.size() != 8) {
+  size_t counts = words.size();
+  while (counts > 0 && words[counts - 1].find('=') != std::string::npos) {
+    --counts;
+  }
+  if (counts < kBefore + 2 || counts == words.size()) {
     return malformed(path);
   }
   const size_t dash = words[0].find('-');
@@ -193,15 +214,24 @@ Result<Json> vma_json(const std::string& path, const std::string& line) {
                        ? std::nullopt
                        : number_of(std::string_view(words[0]).substr(dash + 1), 16);
   const auto page_size = number_of(words[2]);
-  const auto pages = field_of(words[5], "pages");
-  const auto resident = field_of(words[6], "resident");
-  const auto swapped = field_of(words[7], "swapped");
-  if (!start || !end || !page_size || !pages || !resident || !swapped) {
+  if (!start || !end || !page_size) {
     return malformed(path);
   }
-  return Json{{"start", *start},         {"end", *end},           {"perms", words[1]},
-              {"page_size", *page_size}, {"plane", words[3]},     {"object", words[4]},
-              {"pages", *pages},         {"resident", *resident}, {"swapped", *swapped}};
+  std::string plane = words[kBefore];
+  for (size_t i = kBefore + 1; i + 1 < counts; ++i) {
+    plane += " " + words[i];
+  }
+  Json vma = {{"start", *start},         {"end", *end},    {"perms", words[1]},
+              {"page_size", *page_size}, {"plane", plane}, {"object", words[counts - 1]}};
+  for (size_t i = counts; i < words.size(); ++i) {
+    const std::string name = words[i].substr(0, words[i].find('='));
+    const auto count = field_of(words[i], name);
+    if (!count) {
+      return malformed(path);
+    }
+    vma[name] = *count;
+  }
+  return vma;
 }
 
 std::string head_of(const Session& session) {
