@@ -103,7 +103,6 @@ static_assert(sizeof(CuAllocationProp) == 32 && offsetof(CuAllocationProp, alloc
 // The signatures are those of cuda.h. A member is null until the table is loaded.
 struct CudaApi {
   CuResult (*init)(unsigned flags);
-  CuResult (*driver_get_version)(int* version);
   CuResult (*get_error_name)(CuResult error, const char** name);
   CuResult (*device_get_count)(int* count);
   CuResult (*device_get)(CuDevice* device, int ordinal);
@@ -143,7 +142,6 @@ struct CudaApi {
 template <class Api, class Visitor>
 void for_each_entry_point(Api& a, Visitor&& visit) {
   visit("cuInit", a.init);
-  visit("cuDriverGetVersion", a.driver_get_version);
   visit("cuGetErrorName", a.get_error_name);
   visit("cuDeviceGetCount", a.device_get_count);
   visit("cuDeviceGet", a.device_get);
@@ -174,7 +172,7 @@ void for_each_entry_point(Api& a, Visitor&& visit) {
   visit("cuEventRecord", a.event_record);
   visit("cuEventQuery", a.event_query);
 }
-inline constexpr size_t kEntryPoints = 31;
+inline constexpr size_t kEntryPoints = 30;
 static_assert(sizeof(CudaApi) == kEntryPoints * sizeof(void*), "every member is an entry point");
 
 }  // namespace kvmm::cuda

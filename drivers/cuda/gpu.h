@@ -2,7 +2,7 @@
 //
 // One GPU, opened: the loaded entry points, the device's primary context and what was asked of it.
 //
-//   Gpu --+-- CudaApi       31 function pointers of libcuda.so.1 (never unloaded)
+//   Gpu --+-- CudaApi       30 function pointers of libcuda.so.1 (never unloaded)
 //         +-- CuContext     the primary context, retained: the one an engine's runtime uses too
 //         +-- granule       smallest unit of a mapping, as the driver says it (2 MiB today)
 //         +-- AddressMap    which addresses are the GPU's and which are pinned host memory

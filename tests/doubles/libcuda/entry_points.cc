@@ -1,122 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // libcuda.so.1, the double: the entry points that the cuda driver uses, with the semantics of the
-// CUDA driver API reference 13.0, and the kvmm_double_* controls of tests (kvmm_double.h).
-//
-// Every call passes the same gate, in this order: injected failure, cuInit done, context not lost,
-// context current. The real driver lets a few calls pass without a context; the double does not.
+// CUDA driver API reference 13.0.
 #include <sys/mman.h>
 
 #include <cstring>
-#include <map>
-#include <memory>
-#include <mutex>
-#include <string>
-#include <vector>
+#include <utility>
 
-#include "drivers/cuda/cuda_api.h"
-#include "tests/doubles/libcuda/device_memory.h"
-#include "tests/doubles/libcuda/kvmm_double.h"
-#include "tests/doubles/libcuda/streams.h"
-
-#define KVMM_EXPORT extern "C" __attribute__((visibility("default")))
+#include "tests/doubles/libcuda/gate.h"
 
 namespace kvmm::cuda_double {
 namespace {
 
 using namespace kvmm::cuda;  // NOLINT(google-build-using-namespace): the API's own types
-
-constexpr KvmmDoubleConfig kDefault{2 << 20, 128 << 20, 1, 1, 1};
-const CuContext kPrimary = reinterpret_cast<CuContext>(0x4100);
-
-enum class Needs { kNothing, kInit, kContext };
-
-struct FailRule {
-  std::string name;  // empty: any
-  uint64_t in;       // calls until it fails
-  CuResult result;
-};
-
-struct Double {
-  explicit Double(const KvmmDoubleConfig& c)
-      : config(c), memory(c.granularity, c.memory, c.devices, c.read_only_mappings != 0) {}
-  const KvmmDoubleConfig config;
-  DeviceMemory memory;
-  Streams streams;
-  std::map<uint64_t, uint64_t> host_areas;  // start -> bytes
-  bool initialized = false;
-  uint64_t retains = 0;
-  CuResult lost = CuResult::kSuccess;  // the sticky error of the context
-  uint64_t pageable_copies = 0;
-  std::map<std::string, uint64_t> calls;
-  std::vector<FailRule> fail_rules;
-  std::string failed;
-};
-
-std::recursive_mutex& lock() {
-  static std::recursive_mutex m;
-  return m;
-}
-
-std::unique_ptr<Double>& instance() {
-  static std::unique_ptr<Double> d = std::make_unique<Double>(kDefault);
-  return d;
-}
-
-std::vector<CuContext>& stack() {
-  static thread_local std::vector<CuContext> s;
-  return s;
-}
-
-bool counts_as_any(const std::string& name) {
-  return name != "cuCtxPopCurrent_v2" && name != "cuGetErrorName";
-}
-
-template <class Body>
-CuResult enter(const char* name, Needs needs, Body body) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  Double& d = *instance();
-  ++d.calls[name];
-  for (FailRule& rule : d.fail_rules) {
-    if (rule.in != 0 && (rule.name.empty() ? counts_as_any(name) : rule.name == name) &&
-        --rule.in == 0) {
-      d.failed = name;
-      return rule.result;
-    }
-  }
-  if (needs != Needs::kNothing && !d.initialized) {
-    return CuResult::kNotInitialized;
-  }
-  if (needs == Needs::kContext) {
-    if (stack().empty() || stack().back() != kPrimary || d.retains == 0) {
-      return CuResult::kInvalidContext;
-    }
-    if (d.lost != CuResult::kSuccess) {
-      return d.lost;
-    }
-  }
-  return body(d);
-}
-
-void run(Double& d, const Streams::Work& work) {
-  const CuResult r = work();
-  if (r != CuResult::kSuccess) {
-    d.lost = r;
-    d.streams.drop_all();
-  }
-}
-
-CuResult drain(Double& d, CuStream stream) {
-  const uint64_t s = reinterpret_cast<uint64_t>(stream);
-  if (!d.streams.has_stream(s)) {
-    return CuResult::kInvalidHandle;
-  }
-  Streams::Work work;
-  while (d.streams.take(s, &work)) {
-    run(d, work);
-  }
-  return d.lost;
-}
 
 bool pinned(const Double& d, const void* host, size_t bytes) {
   const uint64_t start = reinterpret_cast<uint64_t>(host);
@@ -157,13 +53,6 @@ KVMM_EXPORT CuResult cuInit(unsigned flags) {
       return CuResult::kNoDevice;
     }
     d.initialized = true;
-    return CuResult::kSuccess;
-  });
-}
-
-KVMM_EXPORT CuResult cuDriverGetVersion(int* version) {
-  return enter("cuDriverGetVersion", Needs::kNothing, [&](Double&) {
-    *version = 13000;
     return CuResult::kSuccess;
   });
 }
@@ -226,7 +115,7 @@ KVMM_EXPORT CuResult cuDevicePrimaryCtxRetain(CuContext* context, CuDevice devic
       return CuResult::kInvalidDevice;
     }
     ++d.retains;
-    *context = kPrimary;
+    *context = primary_context();
     return CuResult::kSuccess;
   });
 }
@@ -246,21 +135,21 @@ KVMM_EXPORT CuResult cuDevicePrimaryCtxRelease_v2(CuDevice device) {
 
 KVMM_EXPORT CuResult cuCtxPushCurrent_v2(CuContext context) {
   return enter("cuCtxPushCurrent_v2", Needs::kInit, [&](Double& d) {
-    if (context != kPrimary || d.retains == 0) {
+    if (context != primary_context() || d.retains == 0) {
       return CuResult::kInvalidContext;
     }
-    stack().push_back(context);
+    current_contexts().push_back(context);
     return CuResult::kSuccess;
   });
 }
 
 KVMM_EXPORT CuResult cuCtxPopCurrent_v2(CuContext* context) {
   return enter("cuCtxPopCurrent_v2", Needs::kInit, [&](Double&) {
-    if (stack().empty()) {
+    if (current_contexts().empty()) {
       return CuResult::kInvalidContext;
     }
-    *context = stack().back();
-    stack().pop_back();
+    *context = current_contexts().back();
+    current_contexts().pop_back();
     return CuResult::kSuccess;
   });
 }
@@ -493,88 +382,6 @@ KVMM_EXPORT CuResult cuEventRecord(CuEvent event, CuStream stream) {
 KVMM_EXPORT CuResult cuEventQuery(CuEvent event) {
   return enter("cuEventQuery", Needs::kContext,
                [&](Double& d) { return d.streams.query(reinterpret_cast<uint64_t>(event)); });
-}
-
-// ---------------------------------------------------------------------------------------- tests
-
-KVMM_EXPORT void kvmm_double_reset(const KvmmDoubleConfig* config) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  for (const auto& [start, bytes] : instance()->host_areas) {
-    munmap(pointer(start), bytes);
-  }
-  instance() = std::make_unique<Double>(config != nullptr ? *config : kDefault);
-  stack().clear();
-}
-
-KVMM_EXPORT void kvmm_double_counts(KvmmDoubleCounts* out) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  const Double& d = *instance();
-  *out = {d.memory.allocations(),
-          d.memory.mappings(),
-          d.memory.reservations(),
-          d.host_areas.size(),
-          d.streams.streams(),
-          d.streams.events(),
-          d.retains,
-          stack().size(),
-          d.pageable_copies};
-}
-
-KVMM_EXPORT size_t kvmm_double_step(size_t max) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  Double& d = *instance();
-  Streams::Work work;
-  size_t ran = 0;
-  while (ran < max && d.streams.take_any(&work)) {
-    run(d, work);
-    ++ran;
-  }
-  return ran;
-}
-
-KVMM_EXPORT size_t kvmm_double_step_stream(void* stream) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  Streams::Work work;
-  if (!instance()->streams.take(reinterpret_cast<uint64_t>(stream), &work)) {
-    return 0;
-  }
-  run(*instance(), work);
-  return 1;
-}
-
-KVMM_EXPORT void kvmm_double_fail(const char* entry_point, uint64_t nth, int result) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  Double& d = *instance();
-  d.failed.clear();
-  if (nth == 0) {
-    d.fail_rules.clear();
-  } else {
-    d.fail_rules.push_back(
-        {entry_point != nullptr ? entry_point : "", nth, static_cast<CuResult>(result)});
-  }
-}
-
-KVMM_EXPORT const char* kvmm_double_failed() {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  return instance()->failed.empty() ? nullptr : instance()->failed.c_str();
-}
-
-KVMM_EXPORT uint64_t kvmm_double_calls(const char* entry_point) {
-  const std::lock_guard<std::recursive_mutex> hold(lock());
-  uint64_t n = 0;
-  for (const auto& [name, count] : instance()->calls) {
-    n += (entry_point == nullptr ? counts_as_any(name) : name == entry_point) ? count : 0;
-  }
-  return n;
-}
-
-KVMM_EXPORT int kvmm_double_launch(void* stream, void (*fn)(void*), void* argument) {
-  return static_cast<int>(enter("kvmm_double_launch", Needs::kContext, [&](Double& d) {
-    return push(d, static_cast<CuStream>(stream), [fn, argument] {
-      fn(argument);
-      return CuResult::kSuccess;
-    });
-  }));
 }
 
 }  // namespace kvmm::cuda_double

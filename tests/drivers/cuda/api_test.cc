@@ -134,7 +134,6 @@ struct SameShape<R1 (*)(A1...), R2 (*)(A2...)> {
 #define KVMM_SAME(member, theirs) \
   static_assert(SameShape<decltype(CudaApi::member), decltype(&::theirs)>::value)
 KVMM_SAME(init, cuInit);
-KVMM_SAME(driver_get_version, cuDriverGetVersion);
 KVMM_SAME(get_error_name, cuGetErrorName);
 KVMM_SAME(device_get_count, cuDeviceGetCount);
 KVMM_SAME(device_get, cuDeviceGet);
