@@ -62,6 +62,12 @@ Result<Topology> load(const std::string* xml) {
       return malformed();
     }
   }
+  // Components that would start a GPU runtime or a display connection inside the engine's process,
+  // for facts that the PCI bus has already; and "pci", which leaks through libpciaccess: without it
+  // hwloc reads the same from sysfs. A name unknown to this hwloc is no error worth failing for.
+  for (const char* component : {"opencl", "gl", "cuda", "nvml", "rsmi", "levelzero", "pci"}) {
+    hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, component);
+  }
   hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
   if (hwloc_topology_load(raw) != 0) {
     return xml != nullptr ? malformed() : Error(Errc::kIo, "hwloc cannot read the machine", errno);

@@ -60,7 +60,7 @@ class HostMmu : public MmuOps {
     bool ok() const { return code == Errc::kOk; }
   };
 
-  HostMmu(const HostConfig& config, std::optional<Uffd> uffd)
+  HostMmu(const HostConfig& config, std::optional<Uffd>&& uffd)
       : config_(config), calls_(*config.calls), uffd_(std::move(uffd)) {}
 
   // One entry each. `range` is the reserved range that holds [e.va, e.va + size).

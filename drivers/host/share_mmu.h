@@ -42,7 +42,7 @@ class FixedFrameMmu : public HostMmu {
   FrameAddr fixed_frame(VirtAddr va) const override;
 
  protected:
-  FixedFrameMmu(const HostConfig& config, std::optional<Uffd> uffd, int engine_prot)
+  FixedFrameMmu(const HostConfig& config, std::optional<Uffd>&& uffd, int engine_prot)
       : HostMmu(config, std::move(uffd)), engine_prot_(engine_prot) {}
 
   Outcome map(Region& range, MapEntry& e, Bytes size, Prot prot) override;

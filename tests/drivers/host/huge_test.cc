@@ -182,7 +182,8 @@ TEST_F(Huge, RebuildRefusesWhatIsNoFrame) {
 
 TEST_F(Huge, RebuildThatFailsLeavesTheFrameAsItWas) {
   split_frame();
-  memcpy(at<void>(area_.base), pattern(kHuge, 7).data(), kHuge.value());
+  const std::vector<std::byte> bytes = pattern(kHuge, 7);
+  memcpy(at<void>(area_.base), bytes.data(), kHuge.value());
   const Holdings before = Holdings::now();
   for (const int refused : {MADV_HUGEPAGE, MADV_DONTFORK, MADV_POPULATE_WRITE, MADV_DONTNEED}) {
     kernel_.on_madvise = [refused](uint64_t, size_t, int advice) -> std::optional<int> {
@@ -193,7 +194,7 @@ TEST_F(Huge, RebuildThatFailsLeavesTheFrameAsItWas) {
       return -1;
     };
     EXPECT_EQ(rebuild(area_.base), Errc::kNoMemory) << refused;
-    EXPECT_EQ(memcmp(at<void>(area_.base), pattern(kHuge, 7).data(), kHuge.value()), 0);
+    EXPECT_EQ(memcmp(at<void>(area_.base), bytes.data(), kHuge.value()), 0);
   }
   // No huge page to be had: the fresh memory is made of small ones.
   kernel_.on_madvise = [](uint64_t, size_t, int advice) -> std::optional<int> {
@@ -207,7 +208,7 @@ TEST_F(Huge, RebuildThatFailsLeavesTheFrameAsItWas) {
   };
   EXPECT_EQ(rebuild(area_.base), Errc::kNoMemory);
   kernel_.on_mmap = nullptr;
-  EXPECT_EQ(memcmp(at<void>(area_.base), pattern(kHuge, 7).data(), kHuge.value()), 0);
+  EXPECT_EQ(memcmp(at<void>(area_.base), bytes.data(), kHuge.value()), 0);
   EXPECT_EQ(Holdings::now(), before);
   EXPECT_EQ(rebuild(area_.base), Errc::kOk);
 }
