@@ -168,18 +168,45 @@ Result<std::vector<Config::Taken>> Config::take(const AttrDef& def) {
   return taken;
 }
 
+namespace {
+
+Result<void> apply_line(const AttrTree& tree, const Config::Line& line) {
+  const Result<const AttrDef*> def = tree.find(line.path);
+  if (def && !(*def)->configurable()) {
+    const bool fixed = (*def)->mode == AttrMode::kReadOnly;
+    const char* const why = fixed ? ": is read-only" : ": cannot stand in a config file";
+    return at(line.where, Error(Errc::kPermission, line.path + why));
+  }
+  if (Result<void> ok = tree.set(line.path, line.value); !ok) {
+    return at(line.where, std::move(ok).error());
+  }
+  return {};
+}
+
+}  // namespace
+
 Result<void> Config::apply(const AttrTree& tree) {
-  const std::vector<Line> lines = std::exchange(lines_, {});
-  for (const Line& line : lines) {
-    const Result<const AttrDef*> def = tree.find(line.path);
-    if (def && !(*def)->configurable()) {
-      const bool fixed = (*def)->mode == AttrMode::kReadOnly;
-      const char* const why = fixed ? ": is read-only" : ": cannot stand in a config file";
-      return at(line.where, Error(Errc::kPermission, line.path + why));
+  std::vector<Line> left = std::exchange(lines_, {});
+  while (!left.empty()) {
+    std::vector<Line> refused;
+    std::optional<Error> first;
+    for (Line& line : left) {
+      Result<void> ok = apply_line(tree, line);
+      if (ok) {
+        continue;
+      }
+      if (ok.code() != Errc::kRange) {
+        return ok;
+      }
+      if (!first) {
+        first = std::move(ok).error();
+      }
+      refused.push_back(std::move(line));
     }
-    if (Result<void> ok = tree.set(line.path, line.value); !ok) {
-      return at(line.where, std::move(ok).error());
+    if (refused.size() == left.size()) {
+      return *first;
     }
+    left = std::move(refused);
   }
   return {};
 }

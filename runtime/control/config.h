@@ -58,7 +58,9 @@ class Config {
   // kPermission if `def` is not configurable.
   Result<std::vector<Taken>> take(const AttrDef& def);
 
-  // Sets what has not been taken, once. Stops at the first error: kNotFound (unknown name, with the
+  // Sets what has not been taken. A value that is out of range may wait for another line (a low
+  // watermark for the high one), so such lines are tried again as long as that helps: the order of
+  // the lines does not matter. Stops at the first other error: kNotFound (unknown name, with the
   // nearest; or one of a thing that does not exist at start), kPermission (read-only), kInvalid,
   // kRange, or what the setter said.
   Result<void> apply(const AttrTree& tree);

@@ -140,6 +140,34 @@ TEST_F(ConfigTest, ManyLinesOfOnePathStayCheap) {
   EXPECT_TRUE(config->lines()[0].where.ends_with("a.conf:30000"));
 }
 
+TEST_F(ConfigTest, LinesThatNeedEachOtherStandInAnyOrder) {
+  // low <= high must hold after each step, as watermarks do it.
+  static constexpr AttrDef kA = {.pattern = "pair/low", .mode = AttrMode::kReadWrite, .help = "t"};
+  static constexpr AttrDef kB = {.pattern = "pair/high", .mode = AttrMode::kReadWrite, .help = "t"};
+  uint64_t low = 10;
+  uint64_t high = 20;
+  const auto leaf = [&](const AttrDef& def, uint64_t& own) {
+    return AttrLeaf{&def, [&own]() -> Result<AttrValue> { return AttrValue::of(own); },
+                    [&](const AttrValue& v) -> Result<void> {
+                      const uint64_t before = std::exchange(own, v.number);
+                      if (low > high) {
+                        own = before;
+                        return Error(Errc::kRange, "low must not be above high");
+                      }
+                      return {};
+                    }};
+  };
+  const AttrDir dir_of_pair = *runtime.tree().add("pair", {leaf(kA, low), leaf(kB, high)});
+  dir.write("a.conf", "pair/low = 30\npair/high = 40\n");
+  EXPECT_EQ(outcome(), "");
+  EXPECT_EQ(low, 30u);
+  dir.write("a.conf", "pair/high = 5\npair/low = 2\n");
+  EXPECT_EQ(outcome(), "");
+  EXPECT_EQ(high, 5u);
+  dir.write("a.conf", "pair/low = 7\npair/high = 6\n");
+  EXPECT_EQ(outcome(Errc::kRange), "a.conf:1: pair/low: low must not be above high");
+}
+
 TEST_F(ConfigTest, AbsentDirectories) {
   EXPECT_TRUE(Config::load(dir.file("none"), false).ok());
   EXPECT_EQ(Config::load(dir.file("none"), true).code(), Errc::kNotFound);
