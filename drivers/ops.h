@@ -90,8 +90,8 @@ struct MapEntry {
   VirtAddr va;
   FrameAddr frame;          // kMap, kUnmap
   Errc result = Errc::kOk;  // set by the device, entry by entry: a batch may half succeed
-  bool split = false;       // kUnmap, set by the device: the frame is whole but no longer one huge
-                            // page; DataOp::kRebuild heals it
+  bool split = false;       // set by the device when a frame came back (kUnmap, a kMap that failed):
+                            // whole, but no longer one huge page; DataOp::kRebuild heals it
 };
 
 struct MmuRequest : Request {
@@ -101,9 +101,14 @@ struct MmuRequest : Request {
   Fence fence;                   // kUnmap, kPoison, kClear: not before this
   std::span<MapEntry> entries;   // the caller's; stays in place until completion
   // `result` is kOk if every entry is, else that of the first entry that failed. Per entry:
-  //   kBusy       the frame is held by I/O or a pin although bounded retries were made; nothing
-  //   moved kExists     kMap: something is mapped at va already kNotFound   kUnmap: nothing is
-  //   mapped at va kDeviceGone, kIo, kNoMemory (page tables), kLimit (mappings)
+  //   kExists     kMap, kPoison, kClear: a page is mapped at va; it is left alone
+  //   kNotFound   kUnmap: nothing is mapped at va; kMap: the frame has no content to map
+  //   kBusy       the frame is held by I/O or a pin although bounded retries were made, or (kFree)
+  //               it is mapped; nothing has changed
+  //   kRange      va or frame is in nothing that this device made
+  //   kIo         a page was left in two halves: the device is not to be trusted with it again
+  //   kInvalid (alignment, size, a foreign frame or fence), kNoMemory (page tables), kLimit
+  //   (mappings), kDeviceGone
 };
 
 // An access to a page that is not mapped, reported by a faulting MMU.

@@ -240,7 +240,7 @@ void stress(MmuOps& mmu, Load load) {
 
 const Load kSmall{kib(4), 40000, 11};
 const Load kMedium{kib(64), 20000, 12};
-const Load kLarge{mib(2), 2000, 13};
+const Load kLarge{mib(2), 1200, 13};
 
 template <class Mmu>
 void stress_on(Load load) {
