@@ -292,10 +292,6 @@ kvmm_status kvmm_arena_clear(kvmm_arena* arena, void* start, uint64_t length) {
     }
     const kvmm::AddressRange range{kvmm::VirtAddr(reinterpret_cast<uint64_t>(start)),
                                    Bytes(length)};
-    const kvmm::AddressRange* in = arena->impl->range_of(range.start);
-    if (in == nullptr || range.end() > in->end() || range.end() < range.start) {
-      return api_status(Error(Errc::kRange, "the range is not inside one of the arena's"));
-    }
     return api_status(arena->runtime->clear(*arena->impl, range));
   });
 }

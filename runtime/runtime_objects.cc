@@ -120,8 +120,8 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
     return ok.error();
   }
   const auto number = static_cast<uint32_t>(arena.planes.size());
+  MutexLock core(core_->lock());  // the core reads the planes of sessions
   arena.planes.push_back(std::move(plane));
-  MutexLock core(core_->lock());
   for (AddressSpace* s : arena.lanes) {
     if (s != nullptr) {
       if (auto ok = s->add_plane(number, next_object_++); !ok) {
@@ -133,7 +133,13 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
 }
 
 Result<void> Runtime::clear(Arena& arena, AddressRange range) {
-  (void)arena;
+  {
+    MutexLock l(lock_);
+    const AddressRange* in = arena.range_of(range.start);
+    if (in == nullptr || range.end() > in->end() || range.end() < range.start) {
+      return Error(Errc::kRange, "the range is not inside one of the arena's");
+    }
+  }
   // Edges: pages that the range covers in part, if they have content.
   struct Edge {
     uint64_t from = 0, to = 0;

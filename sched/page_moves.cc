@@ -239,9 +239,7 @@ void Mm::finish_map(PageOp& op) {
   p.apply(present ? PageEvent::kMapped : PageEvent::kMapFailed);
   if (failed == Errc::kOk) {
     p.attempts = 0;
-    clear_want_mapped(p);
-    pin_arrived(p);
-    advance(p);
+    advance(p);  // answers who waits; another mapping of a shared page may be wanted by now
     return;
   }
   check(failed != Errc::kExists, "the page table knows what is mapped", p.index, p.flags);

@@ -39,6 +39,11 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
     return;
   }
   AddressSpace& space = *vma->space;
+  if (space.closing) {  // its pages are being dropped: nothing may be started for it any more
+    MmStats::add(stats_.faults_stray);
+    mmu_now(MmuOp::kPoison, vma->address_of(vma->page_at(fault.va)), vma->page_size);
+    return;
+  }
   Page& p = vma->object->page(vma->page_at(fault.va));
   Pte& pte = vma->pte_of(p.index);
   trace(TraceEvent::fault_begin, space.id(), fault.va.value(), fault.write ? 1 : 0);
