@@ -65,7 +65,8 @@ def layers():
 
 def layer_of(path, table):
     for name, folder, allowed in table:
-        if path.startswith(folder + "/"):
+        # A row names a folder, or a header with its .cc beside it: runtime/control/protocol.
+        if path.startswith(folder + "/") or os.path.splitext(path)[0] == folder:
             return name, allowed
     return None, set()
 

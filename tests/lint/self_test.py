@@ -14,6 +14,7 @@ import unittest
 import dead_files
 import file_size
 import layering
+import links
 import lintlib
 import no_sleep
 import spdx
@@ -65,7 +66,8 @@ class Layering(Planted):
         table = layering.layers()
         one_of = {"public": "kvmm/kvmm.h", "base": "runtime/base/a.h", "drivers": "drivers/ops.h",
                   "vmm": "vmm/v.h", "tiers": "tiers/t.h", "sched": "sched/s.h", "runtime": "runtime/r.h",
-                  "tools": "tools/x/x.h"}  # fmt: skip
+                  "tools": "tools/x/x.h", "wire": "runtime/control/protocol.h"}  # fmt: skip
+        self.plant("runtime/control/protocol.h")
         breaches = 0
         for name, folder, allowed in table:
             for other, header in one_of.items():
@@ -187,6 +189,29 @@ class Words(Planted):
         self.plant("c.sh", "$HOME/work/x  build/work/\n/ro" + "ot/.cache\n")
         self.sees(words, ("b.cc", 1, "machine"), ("b.cc", 2, "unfinished"), ("c.sh", 2, "machine"),
                   ("docs/a.md", 2, "outside"))  # fmt: skip
+
+
+class Links(Planted):
+    def test_sees_what_is_not_there(self):
+        self.plant("docs/b.md", "# One `two`: three\n\n## Same\n\n## Same\n")
+        self.plant("docs/sub/c.md")
+        self.plant(
+            "docs/a.md",
+            "[b](b.md), [folder](sub), [root](../docs/b.md), [web](https://example.org/x.md)\n"
+            "[h](b.md#one-two-three) [again](b.md#same-1) ![gone](gone.png)\n"
+            "[no heading](b.md#four) [no third](b.md#same-2)\n"
+            "`[code](x.md)`\n```\n[block](y.md)\n# no heading\n```\n[own](#no-heading)\n",
+        )
+        self.sees(
+            links,
+            ("docs/a.md", 2, "gone.png"), ("docs/a.md", 3, "four"), ("docs/a.md", 3, "same-2"),
+            ("docs/a.md", 9, "no-heading"),
+        )  # fmt: skip
+
+    def test_sees_documents_named_in_code(self):
+        self.plant("docs/there.md", "see `docs/not_there.md`\n")
+        self.plant("vmm/a.h", "// docs/there.md says why.\n// docs/lost.md: why\n#include \"x/docs/other.md\"\n")
+        self.sees(links, ("docs/there.md", 1, "not_there"), ("vmm/a.h", 2, "docs/lost.md"))
 
 
 class Code(unittest.TestCase):
