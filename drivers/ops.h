@@ -90,8 +90,8 @@ struct MapEntry {
   VirtAddr va;
   FrameAddr frame;          // kMap, kUnmap
   Errc result = Errc::kOk;  // set by the device, entry by entry: a batch may half succeed
-  bool split = false;       // set by the device when a frame came back (kUnmap, a kMap that failed):
-                            // whole, but no longer one huge page; DataOp::kRebuild heals it
+  bool split = false;  // set by the device when a frame came back (kUnmap, a kMap that failed):
+                       // whole, but no longer one huge page; DataOp::kRebuild heals it
 };
 
 struct MmuRequest : Request {
