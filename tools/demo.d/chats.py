@@ -5,6 +5,7 @@ Each chat is a report about a place of its own, made of sentences drawn with a f
 The engine gets a chat as a list of texts and token ids: what it generated goes back as ids, so that no
 tokenisation can differ between runs.
 """
+
 import random
 
 # About 21 tokens a sentence for this model; the runner checks the count that the engine reports.
@@ -20,9 +21,17 @@ TOPICS = [
     ("the salt mine", ["shafts", "carts", "pumps", "ropes"], ["the foreman", "the surveyor"]),
     ("the theatre", ["curtains", "masks", "seats", "pulleys"], ["the prompter", "the carpenter"]),
     ("the bakery", ["ovens", "peels", "troughs", "sacks"], ["the baker", "the miller"]),
-    ("the weather station", ["vanes", "gauges", "balloons", "charts"], ["the observer", "the clerk"]),
+    (
+        "the weather station",
+        ["vanes", "gauges", "balloons", "charts"],
+        ["the observer", "the clerk"],
+    ),
     ("the shipyard", ["keels", "ribs", "rivets", "sails"], ["the shipwright", "the rigger"]),
-    ("the botanical garden", ["palms", "ferns", "ponds", "labels"], ["the gardener", "the botanist"]),
+    (
+        "the botanical garden",
+        ["palms", "ferns", "ponds", "labels"],
+        ["the gardener", "the botanist"],
+    ),
 ]
 
 VERBS = ["counted", "repaired", "painted", "measured", "moved", "inspected", "sold", "replaced"]

@@ -6,6 +6,7 @@ A transcript is one line of JSON per generated token:
     {"chat": 0, "turn": 1, "index": 5, "id": 236, "logprob": -0.25, "top": [[236, -0.25], ...]}
 Numbers are written so that they read back as the same double; two are equal if their 64 bits are.
 """
+
 import json
 import struct
 import sys

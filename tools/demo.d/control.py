@@ -3,6 +3,7 @@
 
 One line of JSON goes out, one comes in; the same protocol that kvctl speaks.
 """
+
 import glob
 import json
 import os
@@ -30,7 +31,9 @@ class Control:
     def __init__(self, pid):
         paths = [path for base in directories() for path in glob.glob(f"{base}/{pid}-*.sock")]
         if not paths:
-            raise ControlError(f"process {pid} has no control socket in {' or '.join(directories())}")
+            raise ControlError(
+                f"process {pid} has no control socket in {' or '.join(directories())}"
+            )
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(60)
         self.socket.connect(sorted(paths)[0])
@@ -66,6 +69,11 @@ class Control:
     def number(self, path):
         """A count or a size; sizes in bytes."""
         return self.request(op="get", path=path)["number"]
+
+    def statistics(self, session):
+        """The counters of a session by name."""
+        lines = self.text(f"sessions/{session}/stat").splitlines()
+        return {name: int(value) for name, value in (line.split() for line in lines)}
 
     def set(self, path, value):
         self.request(op="set", path=path, value=value)

@@ -11,6 +11,7 @@
 Ends with a table, one chat's page map and build/demo/result.json. Exit status: 0 everything as promised,
 1 something was not, 77 this machine or user may not (with the lines that mend it).
 """
+
 import argparse
 import json
 import os
@@ -45,11 +46,17 @@ def arguments():
         prog="tools/demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--full", action="store_true", help="chats of 4,000 tokens and more")
-    parser.add_argument("--keep", action="store_true", help="go on serving until Ctrl-C, for kvctl top")
-    parser.add_argument("--json", action="store_true", help="print result.json instead of the table")
+    parser.add_argument(
+        "--keep", action="store_true", help="go on serving until Ctrl-C, for kvctl top"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print result.json instead of the table"
+    )
     parser.add_argument("--chats", type=int, default=8, help="how many, 3 to 30 (default 8)")
     parser.add_argument("--turns", type=int, default=3, help="turns of every chat (default 3)")
-    parser.add_argument("--turn-tokens", type=int, default=64, help="generated in a turn (default 64)")
+    parser.add_argument(
+        "--turn-tokens", type=int, default=64, help="generated in a turn (default 64)"
+    )
     parser.add_argument("--chat-tokens", type=int, help="of a chat's first message (default 1,500)")
     parser.add_argument("--dram", type=int, help="MiB of DRAM for KV (default 32; --full: 56)")
     parser.add_argument("--page", type=int, default=64, help="KiB of a page (default 64)")
@@ -57,7 +64,9 @@ def arguments():
     parser.add_argument("--lane-tokens", type=int, default=32768, help="tokens of a slot")
     parser.add_argument("--threads", type=int, default=2, help="the engine's threads (default 2)")
     parser.add_argument("--cache-type", default="f16", choices=["f16", "q8_0"], help="KV elements")
-    parser.add_argument("--out", default=os.path.join(ROOT, "build", "demo"), help="where results go")
+    parser.add_argument(
+        "--out", default=os.path.join(ROOT, "build", "demo"), help="where results go"
+    )
     parser.add_argument("--swap", help="folder for the swap file (default: --out)")
     parser.add_argument("--build", help="use this build folder as it is")
     options = parser.parse_args()
@@ -67,8 +76,10 @@ def arguments():
         parser.error("--turns must be at least 3: a chat goes out and back between its turns")
     options.chat_tokens = options.chat_tokens or (4000 if options.full else 1500)
     if options.chat_tokens < 640:
-        parser.error("--chat-tokens must be at least 640: a chat that fits into the model's sliding "
-                     "window is computed again by the engine at each turn")
+        parser.error(
+            "--chat-tokens must be at least 640: a chat that fits into the model's sliding "
+            "window is computed again by the engine at each turn"
+        )
     options.dram = options.dram or (56 if options.full else 32)
     options.swap = options.swap or options.out
     return options
@@ -171,7 +182,8 @@ class Demo:
             if samples.error:
                 raise RunError(f"the memory could not be sampled: {samples.error}")
             self.result["dram_bytes_max"] = samples.maximum
-            self.extra["samples"] = samples.samples
+            self.extra |= {"samples": samples.samples, "dram_bytes_mapped": samples.mapped}
+            self.extra["dram_bytes_cached"] = samples.cached
             self.count(engine, talk)
             self.damage(talk, engine)
             transcript.close()
@@ -205,11 +217,10 @@ class Demo:
         resumed_bytes = []
         steps = self.schedule.main + self.schedule.timing
         for done, (phase, chat) in enumerate(steps, 1):
-            read_path = f"sessions/{self.sessions[chat]}/swap_in_bytes"
-            before = self.control.number(read_path)
+            before = self.control.statistics(self.sessions[chat])["swap_in_bytes"]
             reply = talk.turn(chat)
             samples.sample()
-            read = self.control.number(read_path) - before
+            read = self.control.statistics(self.sessions[chat])["swap_in_bytes"] - before
             if talk.chats[chat].turns > 1 and phase != "resident":
                 if read == 0:
                     raise RunError(f"chat {chat} was out, but nothing was read for its next turn")
@@ -233,11 +244,10 @@ class Demo:
         self.result["plain_disk_GBps"] = round(sampler.plain_read_gbps(self.swap_path), 3)
 
     def totals(self):
+        """Counters over all chats."""
+        every = [self.control.statistics(number) for number in self.sessions]
         names = ("swap_in_bytes", "swap_out_bytes", "wrong_pages")
-        return {
-            name: sum(self.control.number(f"sessions/{number}/{name}") for number in self.sessions)
-            for name in names
-        }
+        return {name: sum(one[name] for one in every) for name in names}
 
     def count(self, engine, talk):
         """What the chats hold that is not zero, read through the engine's own addresses."""
@@ -272,15 +282,20 @@ class Demo:
                 os.remove(path)
             done = subprocess.run(
                 [self.tool("kvmm-corrupt-slot"), mode, path],
-                stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=120,
             )
             ends[mode] = done.returncode
             self.extra[f"corrupt_{mode}"] = (done.stdout + done.stderr).strip()
         if os.path.exists(path):
             os.remove(path)
-        self.result["corrupt_slot_caught"] = (
-            ends == {"intact": 0, "report": 0, "die": -signal.SIGBUS}
-        )
+        self.result["corrupt_slot_caught"] = ends == {
+            "intact": 0,
+            "report": 0,
+            "die": -signal.SIGBUS,
+        }
         if not self.result["corrupt_slot_caught"]:
             self.extra["problems"].append(f"a changed slot was not caught: {ends}")
 
@@ -308,9 +323,11 @@ class Demo:
         if not all(caught.values()):
             missed = [chat for chat, seen in caught.items() if not seen]
             problems.append(f"damaged KV went unnoticed in chats {missed}")
-        if self.result["overcommit"] < OVERCOMMIT_LEAST:
+        # Fewer or shorter chats than by default promise nothing about sizes.
+        sizes = self.options.chats >= 8 and self.options.chat_tokens >= 1500
+        if sizes and self.result["overcommit"] < OVERCOMMIT_LEAST:
             problems.append(f"over-commit {self.result['overcommit']} is below {OVERCOMMIT_LEAST}")
-        if self.result["kv_bytes_touched"] < KV_BYTES_LEAST:
+        if sizes and self.result["kv_bytes_touched"] < KV_BYTES_LEAST:
             problems.append(f"only {self.result['kv_bytes_touched']} bytes of KV were written")
         if self.result["wrong_pages"]:
             problems.append(f"{self.result['wrong_pages']} pages failed verification")
@@ -320,8 +337,11 @@ class Demo:
     def read_pagemap(self, pid):
         """One chat's page map as kvctl draws it."""
         done = subprocess.run(
-            [self.tool("kvctl"), "--pid", str(pid), "pagemap", str(self.sessions[0])],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            [self.tool("kvctl"), "-p", str(pid), "pagemap", str(self.sessions[0])],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         return done.stdout if done.returncode == 0 else f"kvctl pagemap: {done.stderr.strip()}\n"
 
@@ -394,11 +414,15 @@ def main():
         with open(demo.path("result.json"), encoding="ascii") as file:
             print(file.read(), end="")
     else:
-        print(f"\nThe page map of chat 0\n{demo.pagemap}\n{report.table(demo.result, demo.extra)}\n")
+        print(
+            f"\nThe page map of chat 0\n{demo.pagemap}\n{report.table(demo.result, demo.extra)}\n"
+        )
     for problem in problems:
         print(f"tools/demo: {problem}", file=sys.stderr)
-    print(f"{'FAILED' if problems else 'everything as promised'}: {demo.path('result.json')}",
-          file=sys.stderr)
+    print(
+        f"{'FAILED' if problems else 'everything as promised'}: {demo.path('result.json')}",
+        file=sys.stderr,
+    )
     return 1 if problems else 0
 
 

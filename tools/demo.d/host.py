@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether this machine can run the demo, and the exact lines that mend it if not."""
+
 import ctypes
 import errno
 import getpass
@@ -67,8 +68,13 @@ def build(root, progress, targets):
     steps.append(["cmake", "--build", "--preset", "release", "--target", *targets])
     for step in steps:
         with subprocess.Popen(
-            step, cwd=root, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True, errors="replace",
+            step,
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         ) as process:
             lines = []
             try:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the demo says: live progress, the table at the end, result.json."""
+
 import json
 import os
 import shutil

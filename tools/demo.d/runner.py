@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the same chats through one engine process, stock or on kvmm, and writes what came out.
 
-    Schedule    which chat takes its next turn, in which order: the same for every run
-    Engine      one engine process: commands out, answers in
-    play        goes through a schedule; on kvmm, chats are evicted between their turns
+Schedule    which chat takes its next turn, in which order: the same for every run
+Engine      one engine process: commands out, answers in
+play        goes through a schedule; on kvmm, chats are evicted between their turns
 """
+
 import json
 import os
 import signal
@@ -43,7 +44,14 @@ class Engine:
 
     def __init__(self, found, options, log_path, plugin=None, environment=None):
         self.log_path = log_path
-        command = [sys.executable, ENGINE_PY, "--engine", found["engine"], "--model", found["model"]]
+        command = [
+            sys.executable,
+            ENGINE_PY,
+            "--engine",
+            found["engine"],
+            "--model",
+            found["model"],
+        ]
         command += ["--lanes", str(options.lanes), "--lane-tokens", str(options.lane_tokens)]
         command += ["--threads", str(options.threads), "--cache-type", options.cache_type]
         command += ["--plugin", plugin] if plugin else []
@@ -149,5 +157,3 @@ class Conversation:
         chat = self.chats[number]
         prompt = list(chat.parts) + ["\n\nQuestion: And then?\nAnswer:"]
         return self.engine.ask("turn", slot=slot, prompt=prompt, tokens=1)["first_token_ms"]
-
-

@@ -6,9 +6,12 @@
 
 A mapping that reaches over a range's end counts whole, so the figure is never too small.
 """
+
+import contextlib
 import ctypes
 import mmap
 import os
+import signal
 import threading
 import time
 
@@ -60,7 +63,9 @@ class CachedFile:
             size = os.fstat(file.fileno()).st_size
             if size == 0:
                 return 0
-            with mmap.mmap(file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE) as view:
+            with mmap.mmap(
+                file.fileno(), size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE
+            ) as view:
                 # PROT_WRITE and private only so that ctypes may take the address; nothing is written.
                 first = ctypes.c_char.from_buffer(view)
                 pages = (ctypes.c_ubyte * (-(-size // PAGE)))()
@@ -69,6 +74,27 @@ class CachedFile:
                 if failed:
                     raise OSError(ctypes.get_errno(), f"mincore of {self.path}")
                 return sum(page & 1 for page in pages) * PAGE
+
+
+def is_stopped(pid):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii", errors="replace") as file:
+            if file.read().rsplit(")", 1)[1].split()[0] not in "TtZX":
+                return False
+    return True
+
+
+@contextlib.contextmanager
+def standing_still(pid, patience_s=0.05):
+    """Stops all threads of a process for the block. If one sits in the kernel for long, goes on with it."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        limit = time.monotonic() + patience_s
+        while not is_stopped(pid) and time.monotonic() < limit:
+            time.sleep(0.0005)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 class Sampler:
@@ -80,16 +106,27 @@ class Sampler:
         self.swap = CachedFile(swap_path)
         self.period_s = period_s
         self.maximum = 0
+        self.mapped = 0  # the two parts of the maximum
+        self.cached = 0
+        self.lock = threading.Lock()  # one thread at a time stops and continues the process
         self.samples = 0
         self.error = None
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
+    def measure(self):
+        return pss_bytes(self.pid, self.ranges), self.swap.bytes()
+
     def sample(self):
-        now = pss_bytes(self.pid, self.ranges) + self.swap.bytes()
-        self.maximum = max(self.maximum, now)
+        """Adds one sample. A page on its way from one range to another may be seen in both, so a sum that
+        would be the new maximum is taken again while the process stands still."""
         self.samples += 1
-        return now
+        if sum(self.measure()) <= self.maximum:
+            return
+        with self.lock, standing_still(self.pid):
+            mapped, cached = self.measure()
+        if mapped + cached > self.maximum:
+            self.maximum, self.mapped, self.cached = mapped + cached, mapped, cached
 
     def run(self):
         try:

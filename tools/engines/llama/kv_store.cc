@@ -108,10 +108,16 @@ kvmm_status KvStore::open_arena(const std::vector<TensorShape>& shapes,
   options.lane_tokens = tokens;
   options.placement = KVMM_PLACE_STRIDED;
   options.engine = KVMM_ENGINE_FAULTING;
-  kvmm_status status = kvmm_arena_create(runtime_, &options, &state->arena);
+  const kvmm_status status = kvmm_arena_create(runtime_, &options, &state->arena);
   if (status != KVMM_OK) {
     return status;
   }
+  ++arenas_made_;
+  *out = std::move(state);
+  return KVMM_OK;
+}
+
+kvmm_status KvStore::open_sessions(ArenaState* state) {
   for (std::uint64_t lane = 0; lane < state->lanes; ++lane) {
     const std::string slot = "slot-" + std::to_string(lane);
     kvmm_session_options session{};
@@ -120,15 +126,12 @@ kvmm_status KvStore::open_arena(const std::vector<TensorShape>& shapes,
     session.lane = static_cast<std::int64_t>(lane) + 1;
     session.kind = KVMM_SESSION_RAW;
     kvmm_session* opened = nullptr;
-    status = kvmm_session_open(state->arena, &session, &opened);
+    const kvmm_status status = kvmm_session_open(state->arena, &session, &opened);
     if (status != KVMM_OK) {
-      (void)state->close();
       return status;
     }
     state->sessions.push_back(opened);
   }
-  ++arenas_made_;
-  *out = std::move(state);
   return KVMM_OK;
 }
 
@@ -170,6 +173,7 @@ kvmm_status KvStore::allocate(const std::vector<TensorShape>& shapes,
   if (!fits) {
     const kvmm_status status = open_arena(shapes, &arena);
     if (status != KVMM_OK) {
+      error_ = kvmm_last_error();
       return status;
     }
   }
@@ -180,7 +184,11 @@ kvmm_status KvStore::allocate(const std::vector<TensorShape>& shapes,
     allocation->base = static_cast<std::byte*>(base);
     status = add_planes(shapes, allocation.get());
   }
+  if (status == KVMM_OK && arena->sessions.empty()) {  // an arena needs a plane before a session
+    status = open_sessions(arena.get());
+  }
   if (status != KVMM_OK) {
+    error_ = kvmm_last_error();  // before the undoing below has something to say
     // Planes cannot be taken out of an arena. One that was opened for this list goes; one with
     // other lists keeps the reserved addresses, which cost nothing, and is not used for another
     // list.

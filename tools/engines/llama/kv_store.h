@@ -81,6 +81,8 @@ class KvStore {
   // Reserves addresses and lays the tensors into them. REQUIRES: is_kv_list(shapes).
   // Errors: what kvmm answers; everything done so far is undone, as far as kvmm allows.
   kvmm_status allocate(const std::vector<TensorShape>& shapes, std::unique_ptr<Allocation>* out);
+  // What kvmm had to say about the last allocation that failed.
+  const std::string& error() const { return error_; }
   // Ends the list's memory; with an arena's last list its sessions and the arena go too.
   kvmm_status release(std::unique_ptr<Allocation> allocation);
   // Makes [start, start + length) read as zeros. Cost is by pages that exist.
@@ -94,6 +96,7 @@ class KvStore {
 
  private:
   kvmm_status open_arena(const std::vector<TensorShape>& shapes, std::shared_ptr<ArenaState>* out);
+  static kvmm_status open_sessions(ArenaState* state);
   kvmm_status add_planes(const std::vector<TensorShape>& shapes, Allocation* allocation);
 
   kvmm_runtime* const runtime_;
@@ -101,6 +104,7 @@ class KvStore {
   std::shared_ptr<ArenaState> arena_;  // the one that takes the next matching list
   std::size_t arenas_made_ = 0;
   std::size_t live_ = 0;
+  std::string error_;
 };
 
 }  // namespace kvmm::llama

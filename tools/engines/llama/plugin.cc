@@ -254,7 +254,7 @@ Buffer* alloc_kv(BufferType* type, const std::vector<Tensor*>& list,
     if (status != KVMM_OK) {
       say("cannot make a KV cache of %zu tensors with %llu slots: %s. %s", shapes.size(),
           static_cast<unsigned long long>(shapes.front().lanes), kvmm_status_text(status),
-          kvmm_last_error());
+          state.store->error().c_str());
       return nullptr;
     }
     memory->length = allocation->length;

@@ -1,0 +1,245 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The demo's parts alone: comparison, chats, sampling, cache, messages. No engine, no kvmm."""
+
+import errno
+import json
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+import zipfile
+from unittest import mock
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+sys.path[:0] = [os.path.join(ROOT, "tools", part) for part in ("demo.d", "engines/llama")]
+
+import chats  # noqa: E402
+import compare  # noqa: E402
+import fetch  # noqa: E402
+import host  # noqa: E402
+import report  # noqa: E402
+import sampler  # noqa: E402
+from runner import Schedule  # noqa: E402
+
+
+def line(token=7, logprob=-0.25, top=((7, -0.25), (8, -1.5))):
+    return {"id": token, "logprob": logprob, "top": [list(pair) for pair in top]}
+
+
+class CompareTest(unittest.TestCase):
+    def test_same(self):
+        result = compare.compare({(0, 0, 0): line()}, {(0, 0, 0): line()})
+        self.assertTrue(result.identical)
+        self.assertEqual((result.tokens, result.logprobs), (1, 3))
+
+    def test_last_bit_counts(self):
+        near = compare.compare(
+            {(0, 0, 0): line(logprob=-0.1)}, {(0, 0, 0): line(logprob=-0.1 - 2**-56)}
+        )
+        self.assertNotEqual(-0.1, -0.1 - 2**-56)
+        self.assertTrue(near.tokens_identical)
+        self.assertFalse(near.logprobs_identical)
+        self.assertIn("chat 0, turn 0, token 0: the log-probability", near.first_difference)
+
+    def test_sign_of_zero_counts(self):
+        self.assertFalse(
+            compare.compare(
+                {(0, 0, 0): line(logprob=0.0)}, {(0, 0, 0): line(logprob=-0.0)}
+            ).identical
+        )
+
+    def test_alternatives_count(self):
+        other = line(top=((7, -0.25), (9, -1.5)))
+        self.assertFalse(
+            compare.compare({(0, 0, 0): line()}, {(0, 0, 0): other}).logprobs_identical
+        )
+
+    def test_token_differs(self):
+        result = compare.compare({(3, 1, 4): line(7)}, {(3, 1, 4): line(9)})
+        self.assertFalse(result.tokens_identical)
+        self.assertEqual(
+            result.first_difference, "chat 3, turn 1, token 4: the token is 7 against 9"
+        )
+
+    def test_missing_token_differs(self):
+        both = {(0, 0, 0): line(), (0, 0, 1): line()}
+        self.assertFalse(compare.compare(both, {(0, 0, 0): line()}).identical)
+        self.assertFalse(compare.compare({(0, 0, 0): line()}, both).identical)
+
+    def test_nothing_compared_is_not_identical(self):
+        self.assertFalse(compare.compare({}, {}).identical)
+        some = {(0, 0, 0): line()}
+        self.assertFalse(compare.compare(some, some, lambda chat, turn: chat == 5).identical)
+
+    def test_transcript_keeps_every_bit(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "t.jsonl")
+            transcript = compare.Transcript(path)
+            value = -0.004984083119779825
+            transcript.add(1, 2, [5], [[value, [5, value], [6, -1e-300]]])
+            transcript.close()
+            read = compare.load(path)[(1, 2, 0)]
+            self.assertEqual(compare.bits(read["logprob"]), compare.bits(value))
+            self.assertEqual(read["top"], [[5, value], [6, -1e-300]])
+            with open(path, "a", encoding="ascii") as file:
+                file.write(json.dumps({"chat": 1, "turn": 2, "index": 0}) + "\n")
+            with self.assertRaises(ValueError):
+                compare.load(path)
+
+
+class ChatsTest(unittest.TestCase):
+    def test_different_and_the_same_again(self):
+        texts = [chats.opening(number, 1500) for number in range(30)]
+        self.assertEqual(len(set(text[200:400] for text in texts)), 30)
+        self.assertEqual(texts, [chats.opening(number, 1500) for number in range(30)])
+
+    def test_texts_never_follow_each_other(self):
+        chat = chats.Chat(0, 700)
+        for turn in range(3):
+            prompt = chat.ask()
+            kinds = "".join("t" if isinstance(part, str) else "i" for part in prompt)
+            self.assertNotIn("tt", kinds)
+            self.assertTrue(kinds.endswith("t"))
+            chat.answered([turn, turn + 1], 700)
+        self.assertEqual((chat.turns, chat.length), (3, 702))
+
+    def test_schedule(self):
+        for count in (3, 4, 8, 30):
+            schedule = Schedule(count, 3)
+            self.assertEqual(len(schedule.main), 3 * count)
+            self.assertEqual(len({schedule.zeroed, *schedule.exchanged}), 3)
+            self.assertTrue(all(0 < chat < count for chat in schedule.timed))
+            self.assertEqual([phase for phase, _ in schedule.timing[:2]], ["resumed", "resident"])
+
+
+class SamplerTest(unittest.TestCase):
+    def test_ranges(self):
+        self.assertEqual(
+            sampler.parse_ranges("1000-2000\nff000-100000\n"),
+            [(0x1000, 0x2000), (0xFF000, 0x100000)],
+        )
+
+    def test_pss_counts_what_is_touched(self):
+        import ctypes
+
+        with mmap.mmap(-1, 8 << 20) as area:
+            view = ctypes.c_char.from_buffer(area)
+            start = ctypes.addressof(view)
+            ranges = [(start, start + (8 << 20))]
+            before = sampler.pss_bytes(os.getpid(), ranges)
+            for offset in range(0, 4 << 20, 4096):
+                area[offset] = 1
+            after = sampler.pss_bytes(os.getpid(), ranges)
+            del view
+        self.assertGreaterEqual(after - before, 3 << 20)
+        self.assertEqual(sampler.pss_bytes(os.getpid(), []), 0)
+
+    def test_cached_pages_of_a_file(self):
+        with tempfile.TemporaryDirectory(dir=os.path.expanduser("~")) as folder:
+            path = os.path.join(folder, "file")
+            with open(path, "wb") as file:
+                file.write(bytes(1 << 20))
+            self.assertEqual(sampler.CachedFile(path).bytes(), 1 << 20)
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self.assertEqual(sampler.CachedFile(path).bytes(), 0)
+            open(path, "wb").close()
+            self.assertEqual(sampler.CachedFile(path).bytes(), 0)
+
+    def test_standing_still_goes_on(self):
+        with subprocess.Popen(["sleep", "60"]) as process:
+            try:
+                with sampler.standing_still(process.pid, patience_s=10):
+                    self.assertTrue(sampler.is_stopped(process.pid))
+                self.assertIsNone(process.poll())
+            finally:
+                process.kill()
+
+
+class FetchTest(unittest.TestCase):
+    def test_every_pin_has_a_hash(self):
+        pins = fetch.pins()
+        self.assertIn(fetch.ENGINE, pins)
+        self.assertEqual(sum(name.startswith(fetch.MODEL) for name in pins), 5)
+
+    def wheel(self, folder, content=b"print(1)\n"):
+        import base64
+        import hashlib
+
+        path = os.path.join(folder, "a-1-py3-none-any.whl")
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.py", content)
+            archive.writestr(
+                "a-1.dist-info/RECORD", f"a.py,sha256={digest},9\na-1.dist-info/RECORD,,\n"
+            )
+            archive.extractall(folder)
+        return fetch.sha256_of(path)
+
+    def test_damage_is_seen(self):
+        with tempfile.TemporaryDirectory() as folder:
+            digest = self.wheel(folder)
+            self.assertTrue(fetch.wheel_is_intact(folder, digest))
+            self.assertFalse(fetch.wheel_is_intact(folder, "0" * 64))
+            with open(os.path.join(folder, "a.py"), "ab") as file:
+                file.write(b"#")
+            self.assertFalse(fetch.wheel_is_intact(folder, digest))
+            os.remove(os.path.join(folder, "a.py"))
+            self.assertFalse(fetch.wheel_is_intact(folder, digest))
+        self.assertFalse(fetch.wheel_is_intact(folder, digest))
+
+    def test_a_failed_download_leaves_nothing(self):
+        with tempfile.TemporaryDirectory() as root:
+            failed = subprocess.CompletedProcess([], 1, "", "no route to the index")
+            with mock.patch.object(subprocess, "run", return_value=failed):
+                with self.assertRaisesRegex(fetch.FetchError, "no route to the index"):
+                    fetch.fetch_engine(root, lambda text: None)
+                with self.assertRaisesRegex(fetch.FetchError, fetch.MODEL):
+                    fetch.fetch_model(root, lambda text: None)
+            self.assertEqual(os.listdir(root), [])
+
+
+class HostTest(unittest.TestCase):
+    def text(self, refused, uid):
+        with mock.patch.object(host, "userfaultfd_errno", return_value=refused):
+            with mock.patch.object(os, "geteuid", return_value=uid):
+                with self.assertRaises(host.CannotRunHere) as caught:
+                    host.check_userfaultfd()
+        return str(caught.exception)
+
+    def test_says_the_lines_that_mend_it(self):
+        user = self.text(errno.EPERM, 1000)
+        self.assertIn("sudo sysctl -w vm.unprivileged_userfaultfd=1", user)
+        self.assertIn(":rw /dev/userfaultfd", user)
+        self.assertIn("seccomp=unconfined", self.text(errno.EPERM, 0))
+        self.assertIn("kernel", self.text(errno.ENOSYS, 0))
+
+    def test_passes_where_it_may(self):
+        with mock.patch.object(host, "userfaultfd_errno", return_value=0):
+            host.check_userfaultfd()
+
+    def test_space(self):
+        host.check_space("/", 0)
+        with self.assertRaisesRegex(host.CannotRunHere, "--swap"):
+            host.check_space("/", 1 << 62)
+
+
+class ReportTest(unittest.TestCase):
+    def test_exactly_the_fields(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "result.json")
+            whole = {field: 1 for field in report.FIELDS}
+            report.write_result(path, whole)
+            with open(path, encoding="ascii") as file:
+                self.assertEqual(list(json.load(file)), list(report.FIELDS))
+            for wrong in (whole | {"more": 1}, {k: v for k, v in whole.items() if k != "engine"}):
+                with self.assertRaises(ValueError):
+                    report.write_result(path, wrong)
+
+
+if __name__ == "__main__":
+    unittest.main()
