@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// kvbench: measures kvmm. The command line and nothing else.
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <string>
+
+#include "tools/kvbench/benchmark.h"
+#include "tools/kvbench/machine.h"
+#include "tools/kvbench/report.h"
+
+namespace kvmm::bench {
+namespace {
+
+constexpr const char* kExamples = R"(
+Examples:
+  kvbench --list                         benchmarks, their figures and targets
+  kvbench fault --quick                  does it work here? a few seconds
+  kvbench swapin --dir /mnt/nvme         page-in from that disk beside plain reads from it
+  kvbench swapin --json > swapin.json    for tools: value, interval, n, method, machine, commit
+
+Figures are only as good as the machine is idle. Files are made in --dir and gone when kvbench ends.
+
+Exit status: 0 measured, whether targets are met or not; 1 failed; 2 wrong command line; 77 this
+machine or user cannot run it (the message says what would allow it).)";
+
+int print(const std::string& text) {
+  if (std::fputs(text.c_str(), stdout) < 0 || std::fflush(stdout) != 0) {
+    std::fprintf(stderr, "kvbench: cannot write the output\n");
+    return kExitFailed;
+  }
+  return kExitOk;
+}
+
+int usage_error(const std::string& text) {
+  std::fprintf(stderr, "kvbench: %s; kvbench --help\n", text.c_str());
+  return kExitUsage;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Measures what kvmm costs and gives, beside what it is compared with.", "kvbench"};
+  Options options;
+  options.dir = "/var/tmp";
+  std::string name;
+  bool json = false;
+  bool list = false;
+  app.footer(kExamples);
+  app.set_version_flag("--version", "kvbench " KVBENCH_VERSION);
+  app.add_option("NAME", name, "The benchmark; --list names them");
+  app.add_flag("--list", list, "List all benchmarks and figures");
+  app.add_flag("--json", json, "Print JSON");
+  app.add_option("--dir", options.dir, "Where files are made: a directory on the disk to measure")
+      ->capture_default_str();
+  app.add_flag("--quick", options.quick, "Few samples: shows that it works, not how fast it is");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    if (e.get_exit_code() == 0) {  // --help, --version
+      app.exit(e);
+      return print("");
+    }
+    return usage_error(e.what());
+  }
+  if (list) {
+    return name.empty() ? print(json ? list_json() : list_text())
+                        : usage_error("--list takes no name");
+  }
+  if (name.empty()) {
+    return usage_error("which benchmark? kvbench --list names them");
+  }
+  const Benchmark* const benchmark = find_benchmark(name);
+  if (benchmark == nullptr) {
+    return usage_error("there is no benchmark '" + name + "'; kvbench --list names them");
+  }
+  if (load_per_core() > 1) {
+    say_progress("the machine is busy: figures will be worse than they are");
+  }
+  const auto figures = benchmark->run(options);
+  return print(json ? table_json(figures) : table_text(figures));
+}
+
+}  // namespace
+}  // namespace kvmm::bench
+
+int main(int argc, char** argv) {
+  try {
+    return kvmm::bench::run(argc, argv);
+  } catch (const kvmm::bench::Failure& e) {
+    std::fprintf(stderr, "kvbench: %s\n", e.what());
+    return e.status();
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "kvbench: %s\n", e.what());
+    return kvmm::bench::kExitFailed;
+  }
+}
