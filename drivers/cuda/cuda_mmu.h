@@ -82,6 +82,10 @@ class CudaMmu final : public MmuOps {
     Area* area;
     size_t index;
   };
+  // Flags in the low bits of a slot: a frame's address is a multiple of the granule.
+  static constexpr uint64_t kTail = 1;   // not the first granule of its page
+  static constexpr uint64_t kStuck = 2;  // mapped at the driver, without access, for nobody
+  static constexpr uint64_t kFlags = kTail | kStuck;
   struct Slot {
     Space* space = nullptr;
     uint64_t* first = nullptr;  // of page_size / granule slots; null: `error` says why
