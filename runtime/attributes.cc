@@ -11,7 +11,6 @@
 namespace kvmm {
 namespace {
 
-constexpr AttrMode kRo = AttrMode::kReadOnly;
 constexpr AttrMode kRw = AttrMode::kReadWrite;
 
 // ---- root

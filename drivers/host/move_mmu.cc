@@ -146,7 +146,7 @@ Result<FrameArea> HostMoveMmu::create_frames(Bytes size, uint32_t count, NodeId 
   for (uint64_t f = *start; huge && f < *start + length; f += kHuge) {
     (*region)->set_split(f, !pagemap_.is_huge(f));  // never was huge: reported, not counted
   }
-  const std::lock_guard lock(frames_mutex_);
+  const MutexLock lock(frames_mutex_);
   frames_.add(std::move(*region));
   return FrameArea{FrameAddr(*start), size, count, FrameKind::kMovable, *start};
 }
@@ -154,7 +154,7 @@ Result<FrameArea> HostMoveMmu::create_frames(Bytes size, uint32_t count, NodeId 
 void HostMoveMmu::destroy_frames(const FrameArea& area) {
   std::unique_ptr<Region> region;
   {
-    const std::lock_guard lock(frames_mutex_);
+    const MutexLock lock(frames_mutex_);
     region = frames_.remove(area.base.value());
   }
   check(region != nullptr && region->length() == area.frame_size.value() * area.count,
@@ -279,7 +279,7 @@ void HostMoveMmu::look_at_frame(Region& frames, uint64_t frame, MapEntry& e) {
 
 Result<void> HostMoveMmu::rebuild(FrameAddr frame) {
   {
-    const std::lock_guard lock(frames_mutex_);
+    const MutexLock lock(frames_mutex_);
     if (frame.value() % kHuge != 0 || frames_.find(frame.value(), kHuge) == nullptr) {
       return Error(Errc::kInvalid, "not a 2 MiB frame of this device");
     }

@@ -27,10 +27,10 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 
 #include "drivers/host/mmu_base.h"
 #include "drivers/host/pagemap.h"
+#include "runtime/base/lock.h"
 
 namespace kvmm {
 
@@ -73,9 +73,9 @@ class HostMoveMmu final : public HostMmu {
   Result<void> self_test();
 
   const Pagemap pagemap_;
-  std::mutex frames_mutex_;  // held to change frames_, and by `rebuild` to search it; never during
-                             // a system call
-  RegionMap frames_;         // searched by serialised callers without the mutex
+  Mutex frames_mutex_{LockRank::kDevice};  // held to change frames_, and by `rebuild` to search it;
+                                           // never during a system call
+  RegionMap frames_;  // searched by serialised callers without the mutex
 };
 
 }  // namespace kvmm
