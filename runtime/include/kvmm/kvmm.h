@@ -3,7 +3,7 @@
  * kvmm: virtual memory for the KV cache of language models. The one public header.
  *
  *   runtime --+-- arena (one per model in an engine: model_id + layout)
- *             |     +-- plane   one group of layers with one shape: base address, lane stride, token stride
+ *             |     +-- plane   one group of layers with one shape: base, lane and token stride
  *             |     +-- session one sequence: a lane of every plane; its addresses never change
  *             |           +-- page  4 KiB .. 2 MiB of one plane; lives in DRAM, on disk, or nowhere
  *             +-- swap areas, tiers, attributes: see kvctl(1)
@@ -11,22 +11,24 @@
  * Two kinds of engine use one API.
  *   faulting  touches any address of its session at any time; a touch of an absent page waits until
  *             the page is there. CPU engines.
- *   pinning   pins the ranges it will touch, waits until they are ready, unpins with a fence. GPU engines.
+ *   pinning   pins the ranges it will touch, waits until they are ready, unpins with a fence.
+ *             GPU engines.
+ *
  * Two kinds of session.
  *   raw         the engine says nothing; any page may be written at any time.
  *   structured  the engine says which tokens it wrote (kvmm_append). Full pages are sealed: their
  *               bytes may not change any more.
  *
  * Conventions
- *   - Every function that can fail returns kvmm_status: 0, or a negative KVMM_E*. Out parameters are
- *     written only on success.
- *   - Sizes are bytes unless the name says tokens. Ranges are half-open. Token indexes count from 0.
- *   - Option structs begin with `size`: set it with the KVMM_INIT macro, so that a library of a later
- *     version knows which fields you have. Fields you leave 0 mean "the default".
+ *   - Every function that can fail returns kvmm_status: 0, or a negative KVMM_E*. Out parameters
+ *     are written only on success.
+ *   - Sizes are bytes unless the name says tokens. Ranges are half-open. Tokens count from 0.
+ *   - Option structs begin with `size`: set it with the KVMM_INIT macro, so that a library of a
+ *     later version knows which fields you have. Fields you leave 0 mean "the default".
  *   - Strings are UTF-8, borrowed for the call, and at most 255 bytes.
  *   - Thread safety: all functions may be called from any thread at any time, except that an object
- *     must not be used while or after another thread closes it. No function touches page bytes, except
- *     kvmm_arena_clear at the edges of its range.
+ *     must not be used while or after another thread closes it. No function touches page bytes,
+ *     except kvmm_arena_clear at the edges of its range.
  *   - After fork(2) the child has no KV memory: it may only exec or _exit.
  */
 #ifndef KVMM_KVMM_H_
@@ -48,36 +50,36 @@ extern "C" {
 typedef int32_t kvmm_status;
 enum {
   KVMM_OK = 0,
-  KVMM_EINVALID = -1,         /* an argument is outside its documented range */
-  KVMM_ENOTFOUND = -2,        /* no object of that name or number */
-  KVMM_EEXISTS = -3,          /* it is there already */
-  KVMM_EAGAIN = -4,           /* nothing was done; try again later */
-  KVMM_EBUSY = -5,            /* pinned or in use */
-  KVMM_ENOMEMORY = -6,        /* no page frame, and none may be reclaimed */
-  KVMM_ENOSPACE = -7,         /* swap areas or the disk are full */
-  KVMM_EIO = -8,              /* a device reported an error */
-  KVMM_ECORRUPT = -9,         /* bytes do not match their checksum */
-  KVMM_ESTALE = -10,          /* intact bytes, but of another page or generation */
-  KVMM_EMODELMISMATCH = -11,  /* intact KV of another model or layout */
-  KVMM_ERECOMPUTE = -12,      /* content is gone; see kvmm_recompute_ranges */
-  KVMM_ENOTSUPPORTED = -13,   /* this device, kernel or build cannot do it */
-  KVMM_EPERMISSION = -14,     /* the system refuses; kvmm_last_error() says what allows it */
-  KVMM_ERANGE = -15,          /* outside the session, arena or device */
-  KVMM_ESEALED = -16,         /* a sealed page cannot be written */
-  KVMM_ESEALVIOLATION = -17,  /* a sealed page was written all the same */
-  KVMM_ECLOSED = -18,         /* the object has been closed */
-  KVMM_ECANCELLED = -19,      /* given up on request */
-  KVMM_EVERSION = -20,        /* another format, ABI or API version */
-  KVMM_ELIMIT = -21,          /* a configured or system limit */
-  KVMM_EDEVICEGONE = -22      /* the device does not answer any more */
+  KVMM_EINVALID = -1,        /* an argument is outside its documented range */
+  KVMM_ENOTFOUND = -2,       /* no object of that name or number */
+  KVMM_EEXISTS = -3,         /* it is there already */
+  KVMM_EAGAIN = -4,          /* nothing was done; try again later */
+  KVMM_EBUSY = -5,           /* pinned or in use */
+  KVMM_ENOMEMORY = -6,       /* no page frame, and none may be reclaimed */
+  KVMM_ENOSPACE = -7,        /* swap areas or the disk are full */
+  KVMM_EIO = -8,             /* a device reported an error */
+  KVMM_ECORRUPT = -9,        /* bytes do not match their checksum */
+  KVMM_ESTALE = -10,         /* intact bytes, but of another page or generation */
+  KVMM_EMODELMISMATCH = -11, /* intact KV of another model or layout */
+  KVMM_ERECOMPUTE = -12,     /* content is gone; see kvmm_recompute_ranges */
+  KVMM_ENOTSUPPORTED = -13,  /* this device, kernel or build cannot do it */
+  KVMM_EPERMISSION = -14,    /* the system refuses; kvmm_last_error() says what allows it */
+  KVMM_ERANGE = -15,         /* outside the session, arena or device */
+  KVMM_ESEALED = -16,        /* a sealed page cannot be written */
+  KVMM_ESEALVIOLATION = -17, /* a sealed page was written all the same */
+  KVMM_ECLOSED = -18,        /* the object has been closed */
+  KVMM_ECANCELLED = -19,     /* given up on request */
+  KVMM_EVERSION = -20,       /* another format, ABI or API version */
+  KVMM_ELIMIT = -21,         /* a configured or system limit */
+  KVMM_EDEVICEGONE = -22     /* the device does not answer any more */
 };
 
 /* A short constant name ("corrupt"); never NULL. */
 KVMM_API const char* kvmm_status_name(kvmm_status status);
 /* One sentence; never NULL. */
 KVMM_API const char* kvmm_status_text(kvmm_status status);
-/* What the last failed call of this thread had to say beyond its status (which path, what to do), or "".
- * Valid until the next kvmm call of this thread. */
+/* What the last failed call of this thread had to say beyond its status (which path, what to do),
+ * or "". Valid until the next kvmm call of this thread. */
 KVMM_API const char* kvmm_last_error(void);
 /* (major << 16) | (minor << 8) | patch of the library, which may be newer than this header. */
 KVMM_API uint32_t kvmm_version(void);
@@ -89,103 +91,118 @@ typedef struct kvmm_arena kvmm_arena;
 typedef struct kvmm_session kvmm_session;
 typedef struct kvmm_pin kvmm_pin;
 
-/* ---------------------------------------------------------------------------------------- runtime */
+/* -------------------------------------------------------------------------------------- runtime */
 
 typedef struct kvmm_runtime_options {
   size_t size;
-  const char* name;        /* shown by kvctl ps; default: the program's name */
-  const char* config_dir;  /* every *.conf in it is read; default $KVMM_CONFIG, else /etc/kvmm */
-  uint64_t dram_bytes;     /* capacity of the DRAM tier; default: attribute tiers/dram/capacity, else 1 GiB or 1/4 of
-                               the node if that is less */
-  const char* swap_path;   /* file or block device swapped to; NULL: none (kvmm_swapon adds some later) */
-  uint64_t swap_bytes;     /* size the file may grow to; default 16 GiB; a block device: all of it */
-  const char* frames;      /* "movable" (default), "shareable" */
-  uint32_t flags;          /* KVMM_RUNTIME_* */
-  uint32_t data_workers;   /* threads that checksum and zero; default 1 */
+  const char* name;       /* shown by kvctl ps; default: the program's name */
+  const char* config_dir; /* every *.conf in it is read; default $KVMM_CONFIG, else /etc/kvmm */
+  uint64_t dram_bytes;    /* capacity of the DRAM tier; default: attribute tiers/dram/capacity,
+                             else 1 GiB or 1/4 of the node if that is less */
+  const char* swap_path;  /* file or block device swapped to; NULL: none (kvmm_swapon adds some
+                             later) */
+  uint64_t swap_bytes;    /* size the file may grow to; default 16 GiB; a block device: all of
+                             it */
+  const char* frames;     /* "movable" (default), "shareable" */
+  uint32_t flags;         /* KVMM_RUNTIME_* */
+  uint32_t data_workers;  /* threads that checksum and zero; default 1 */
 } kvmm_runtime_options;
 
 #define KVMM_RUNTIME_NO_CONTROL 1u /* no control socket */
-#define KVMM_RUNTIME_PIN_ONLY 2u   /* never asks for userfaultfd: only pinning engines can use it */
-#define KVMM_RUNTIME_VOLATILE 4u   /* swap content is of no use after exit (an existing foreign area is an error all the same) */
+#define KVMM_RUNTIME_PIN_ONLY 2u   /* never asks for userfaultfd: for pinning engines only */
+/* Swap content is of no use after exit. An existing foreign area is an error all the same. */
+#define KVMM_RUNTIME_VOLATILE 4u
 
-/* Opens a runtime; several per process are independent. `options` may be NULL.
- * Errors: EPERMISSION, ENOTSUPPORTED (kernel or rights; the text lists the ways to allow it), EINVALID
- * (options, config; the text has file and line), ENOMEMORY, ENOSPACE, EBUSY (swap area in use by another
- * process), EVERSION, EMODELMISMATCH (swap area). */
+/* Opens a runtime; several per process are independent. `options` may be NULL. Errors:
+ * EPERMISSION, ENOTSUPPORTED (kernel or rights; the text lists the ways to allow it), EINVALID
+ * (options, config; the text has file and line), ENOMEMORY, ENOSPACE, EBUSY (swap area in use by
+ * another process), EVERSION, EMODELMISMATCH (swap area). */
 KVMM_API kvmm_status kvmm_runtime_open(const kvmm_runtime_options* options, kvmm_runtime** out);
-/* Closes everything in it. REQUIRES: no thread touches its memory any more. EBUSY: a pin with a fence
- * that is not done is open (nothing is closed). */
+/* Closes everything in it. REQUIRES: no thread touches its memory any more. EBUSY: a pin with a
+ * fence that is not done is open (nothing is closed). */
 KVMM_API kvmm_status kvmm_runtime_close(kvmm_runtime* runtime);
 
 /* Adds a swap area while running. `priority`: higher is used first. `bytes` as in swap_bytes.
  * Errors: as kvmm_runtime_open for swap; EEXISTS. */
-KVMM_API kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes, int32_t priority);
-/* Takes a swap area out: reads its pages back or moves them to other areas, then returns.
- * Errors: ENOTFOUND; ENOMEMORY, ENOSPACE (the rest does not fit elsewhere: the area stays, read-only). */
+KVMM_API kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes,
+                                 int32_t priority);
+/* Takes a swap area out: reads its pages back or moves them to other areas, then returns. Errors:
+ * ENOTFOUND; ENOMEMORY, ENOSPACE (the rest does not fit elsewhere: the area stays, read-only). */
 KVMM_API kvmm_status kvmm_swapoff(kvmm_runtime* runtime, const char* path);
 
-/* Reads or writes one attribute (see kvmm.conf(5) and docs/abi). `value` receives a NUL-terminated text,
- * cut to `length`. Errors: ENOTFOUND, EPERMISSION (read-only), EINVALID (unit), ERANGE; the old value stays. */
-KVMM_API kvmm_status kvmm_attr_get(kvmm_runtime* runtime, const char* path, char* value, size_t length);
+/* Reads or writes one attribute (see kvmm.conf(5) and docs/abi). `value` receives a NUL-terminated
+ * text, cut to `length`. Errors: ENOTFOUND, EPERMISSION (read-only), EINVALID (unit), ERANGE; the
+ * old value stays. */
+KVMM_API kvmm_status kvmm_attr_get(kvmm_runtime* runtime, const char* path, char* value,
+                                   size_t length);
 KVMM_API kvmm_status kvmm_attr_set(kvmm_runtime* runtime, const char* path, const char* value);
 
-/* ---------------------------------------------------------------------------------------- arenas */
+/* --------------------------------------------------------------------------------------- arenas */
 
 typedef struct kvmm_plane_options {
   size_t size;
-  const char* name;       /* "k_l5" */
-  void* base;             /* address of lane 0 inside a range of kvmm_arena_reserve; NULL: the library reserves */
-  uint64_t lane_stride;   /* bytes from one lane to the next; NULL base: default round-up of the lane's tokens */
-  uint64_t token_stride;  /* bytes of one token in this plane; raw: 0 if unknown */
-  uint32_t layers;        /* layers packed in this plane; default 1 */
-  uint32_t window;        /* tokens of a sliding window; 0: full attention */
-  uint64_t page_size;     /* power of two, 4 KiB..2 MiB; default: the largest that divides lane_stride */
+  const char* name;      /* "k_l5" */
+  void* base;            /* address of lane 0 inside a range of kvmm_arena_reserve; NULL: the
+                            library reserves */
+  uint64_t lane_stride;  /* bytes from one lane to the next; NULL base: default round-up of the
+                            lane's tokens */
+  uint64_t token_stride; /* bytes of one token in this plane; raw: 0 if unknown */
+  uint32_t layers;       /* layers packed in this plane; default 1 */
+  uint32_t window;       /* tokens of a sliding window; 0: full attention */
+  uint64_t page_size;    /* power of two, 4 KiB..2 MiB; default: the largest that divides
+                            lane_stride */
 } kvmm_plane_options;
 
 typedef struct kvmm_arena_options {
   size_t size;
   const char* name;
-  const uint8_t* model_id;  /* 32 bytes: weights and whatever else changes the numbers; NULL: a random id, and
-                               no page outlives the process */
-  const char* layout;       /* text that fingerprints the layout: dtype, kv heads, head size, layers, positions */
-  uint32_t lanes;           /* sessions that fit at once; default 1 */
-  uint64_t lane_tokens;     /* tokens of a lane */
-  uint32_t placement;       /* KVMM_PLACE_* */
-  uint32_t engine;          /* KVMM_ENGINE_* */
+  const uint8_t* model_id; /* 32 bytes: weights and whatever else changes the numbers; NULL: a
+                              random id, and no page outlives the process */
+  const char* layout;      /* text that fingerprints the layout: dtype, kv heads, head size,
+                              layers, positions */
+  uint32_t lanes;          /* sessions that fit at once; default 1 */
+  uint64_t lane_tokens;    /* tokens of a lane */
+  uint32_t placement;      /* KVMM_PLACE_* */
+  uint32_t engine;         /* KVMM_ENGINE_* */
 } kvmm_arena_options;
 
 #define KVMM_PLACE_STRIDED 0u    /* per plane one range, lane i at base + i * lane_stride */
 #define KVMM_PLACE_CONTIGUOUS 1u /* per session one range, its planes behind one another */
 #define KVMM_ENGINE_FAULTING 0u
-#define KVMM_ENGINE_PINNING 1u   /* pins what it touches; pins are told to recompute. Only a touch without a pin gets
-                                    an error (SIGBUS) when the content is gone */
+/* Pins what it touches; pins are told to recompute. Only a touch without a pin gets an error
+ * (SIGBUS) when the content is gone. */
+#define KVMM_ENGINE_PINNING 1u
 
-/* Errors: EINVALID, ENOMEMORY, ELIMIT, EMODELMISMATCH (a swap area in use belongs to another model). */
-KVMM_API kvmm_status kvmm_arena_create(kvmm_runtime* runtime, const kvmm_arena_options* options, kvmm_arena** out);
+/* Errors: EINVALID, ENOMEMORY, ELIMIT, EMODELMISMATCH (a swap area in use belongs to another
+ * model). */
+KVMM_API kvmm_status kvmm_arena_create(kvmm_runtime* runtime, const kvmm_arena_options* options,
+                                       kvmm_arena** out);
 /* EBUSY: sessions are open. The arena's addresses become invalid. */
 KVMM_API kvmm_status kvmm_arena_destroy(kvmm_arena* arena);
-/* Reserves `length` bytes (rounded up to 2 MiB, aligned to 2 MiB) that the engine lays planes into itself.
- * STRIDED only. Nothing is committed: costs no memory. Bytes outside every plane read as SIGBUS. */
+/* Reserves `length` bytes (rounded up to 2 MiB, aligned to 2 MiB) that the engine lays planes into
+ * itself. STRIDED only. Nothing is committed: costs no memory. Bytes outside every plane read as
+ * SIGBUS. */
 KVMM_API kvmm_status kvmm_arena_reserve(kvmm_arena* arena, uint64_t length, void** base);
-/* Adds a plane; sessions that are open get their lane of it too. Lane strides that are no multiple of 4 KiB
- * are allowed for raw sessions: the page that two lanes share belongs to the lane of its first byte.
- * `plane` receives its number (0, 1, ...). Errors: EINVALID, ERANGE (not inside a reserved range, or over
- * another plane). */
-KVMM_API kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* options, uint32_t* plane);
-/* Drops every page that lies wholly inside [start, start + length), whatever session owns it; partly covered
- * pages are zeroed there. Never-written pages read as zeros. Cost is by pages that exist, not by length.
- * For raw sessions. EBUSY: a page is pinned. */
+/* Adds a plane; sessions that are open get their lane of it too. Lane strides that are no multiple
+ * of 4 KiB are allowed for raw sessions: the page that two lanes share belongs to the lane of its
+ * first byte. `plane` receives its number (0, 1, ...). Errors: EINVALID, ERANGE (not inside a
+ * reserved range, or over another plane). */
+KVMM_API kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* options,
+                                          uint32_t* plane);
+/* Drops every page that lies wholly inside [start, start + length), whatever session owns it;
+ * partly covered pages are zeroed there. Never-written pages read as zeros. Cost is by pages that
+ * exist, not by length. For raw sessions. EBUSY: a page is pinned. */
 KVMM_API kvmm_status kvmm_arena_clear(kvmm_arena* arena, void* start, uint64_t length);
 
-/* ---------------------------------------------------------------------------------------- sessions */
+/* ------------------------------------------------------------------------------------- sessions */
 
 typedef struct kvmm_session_options {
   size_t size;
-  const char* name;            /* shown by kvctl; default "session-<id>" */
-  const char* tenant;          /* default "default" */
-  const char* sharing_domain;  /* who may share prefixes with it; default: the tenant */
-  int64_t lane;                /* KVMM_LANE_ANY, or a lane number + 1 (so that 0 is "any") */
-  uint32_t kind;               /* KVMM_SESSION_* */
+  const char* name;           /* shown by kvctl; default "session-<id>" */
+  const char* tenant;         /* default "default" */
+  const char* sharing_domain; /* who may share prefixes with it; default: the tenant */
+  int64_t lane;               /* KVMM_LANE_ANY, or a lane number + 1 (so that 0 is "any") */
+  uint32_t kind;              /* KVMM_SESSION_* */
 } kvmm_session_options;
 
 #define KVMM_LANE_ANY 0
@@ -193,38 +210,46 @@ typedef struct kvmm_session_options {
 #define KVMM_SESSION_RAW 1u
 
 /* Errors: ELIMIT (no lane is free), EEXISTS (that lane is taken), EINVALID, ENOMEMORY. */
-KVMM_API kvmm_status kvmm_session_open(kvmm_arena* arena, const kvmm_session_options* options, kvmm_session** out);
+KVMM_API kvmm_status kvmm_session_open(kvmm_arena* arena, const kvmm_session_options* options,
+                                       kvmm_session** out);
 /* Drops its pages and frees its lane. EBUSY: a pin is open (nothing is closed). */
 KVMM_API kvmm_status kvmm_session_close(kvmm_session* session);
 KVMM_API uint64_t kvmm_session_id(const kvmm_session* session);
 KVMM_API uint32_t kvmm_session_lane(const kvmm_session* session);
 
-/* Address of token 0 in `plane`; the same for the session's life. Token t is at address + t * token_stride. */
+/* Address of token 0 in `plane`; the same for the session's life. Token t is at address + t *
+ * token_stride. */
 KVMM_API kvmm_status kvmm_session_address(kvmm_session* session, uint32_t plane, void** address);
 
 /* ---- structured sessions ---- */
 
-/* Says that the next `n` tokens are written in every plane. `ids` (n token ids) may be NULL. Pages that are
- * full now are sealed. The engine writes the bytes before this call; touching tokens past the end is allowed
- * (they are what will be appended next). Errors: ERANGE (lane is full), EINVALID (raw session). */
+/* Says that the next `n` tokens are written in every plane. `ids` (n token ids) may be NULL. Pages
+ * that are full now are sealed. The engine writes the bytes before this call; touching tokens past
+ * the end is allowed (they are what will be appended next). Errors: ERANGE (lane is full),
+ * EINVALID (raw session). */
 KVMM_API kvmm_status kvmm_append(kvmm_session* session, const int32_t* ids, uint64_t n);
-/* Cuts the session to its first `tokens` tokens. The page that `tokens` falls into is open again (a new
- * generation), later pages are dropped. ERANGE: more than it has. EBUSY: a dropped page is pinned. */
+/* Cuts the session to its first `tokens` tokens. The page that `tokens` falls into is open again
+ * (a new generation), later pages are dropped. ERANGE: more than it has. EBUSY: a dropped page is
+ * pinned. */
 KVMM_API kvmm_status kvmm_truncate(kvmm_session* session, uint64_t tokens);
 KVMM_API uint64_t kvmm_tokens(kvmm_session* session);
 
-/* Drops the content of all whole pages of tokens [a, b): the engine will not read them again. EBUSY: pinned. */
+/* Drops the content of all whole pages of tokens [a, b): the engine will not read them again.
+ * EBUSY: pinned. */
 KVMM_API kvmm_status kvmm_discard(kvmm_session* session, uint64_t a, uint64_t b);
 
 typedef struct kvmm_range {
   uint64_t begin, end; /* tokens, half-open */
 } kvmm_range;
 
-/* Token ranges whose content is gone: ascending, not touching. Writes at most `capacity`, returns in `count`
- * how many there are. The engine computes them again: kvmm_recompute_begin, write, kvmm_recompute_end. */
-KVMM_API kvmm_status kvmm_recompute_ranges(kvmm_session* session, kvmm_range* ranges, size_t capacity, size_t* count);
-/* Makes the pages of [a, b) writable again as zeros, with a new generation. ERANGE; EINVALID: a page of it is not
- * gone. */
+/* Token ranges whose content is gone: ascending, not touching. Writes at most `capacity`, returns
+ * in `count` how many there are. The engine computes them again: kvmm_recompute_begin, write,
+ * kvmm_recompute_end. */
+KVMM_API kvmm_status kvmm_recompute_ranges(kvmm_session* session, kvmm_range* ranges,
+                                           size_t capacity, size_t* count);
+/* Makes the pages of [a, b) writable again: those that are gone as zeros, with a new generation;
+ * those of planes that are whole keep their bytes until the engine writes them. ERANGE; EINVALID:
+ * nothing of it is gone. */
 KVMM_API kvmm_status kvmm_recompute_begin(kvmm_session* session, uint64_t a, uint64_t b);
 /* Says that [a, b) is written; full pages are sealed. */
 KVMM_API kvmm_status kvmm_recompute_end(kvmm_session* session, uint64_t a, uint64_t b);
@@ -233,21 +258,23 @@ KVMM_API kvmm_status kvmm_recompute_end(kvmm_session* session, uint64_t a, uint6
 
 #define KVMM_ALL_TOKENS UINT64_MAX
 
-/* Starts to bring tokens [a, b) back; returns at once. `deadline_us`: wished time from now, 0: as soon as can be.
- * Raw sessions: [0, KVMM_ALL_TOKENS). Pages that do not fit are not brought. */
-KVMM_API kvmm_status kvmm_prefetch(kvmm_session* session, uint64_t a, uint64_t b, uint64_t deadline_us);
+/* Starts to bring tokens [a, b) back; returns at once. `deadline_us`: wished time from now, 0: as
+ * soon as can be. Raw sessions: [0, KVMM_ALL_TOKENS). Pages that do not fit are not brought. */
+KVMM_API kvmm_status kvmm_prefetch(kvmm_session* session, uint64_t a, uint64_t b,
+                                   uint64_t deadline_us);
 
 enum {
   KVMM_ADVISE_NORMAL = 0,
-  KVMM_ADVISE_RUNNING = 1,  /* is generating: last to be reclaimed */
-  KVMM_ADVISE_IDLE = 2,     /* not soon: first to be reclaimed */
-  KVMM_ADVISE_EVICT = 3,    /* now: write out and free all its frames (waits for nothing) */
-  KVMM_ADVISE_DURABLE = 4   /* write out ahead of need, keep resident */
+  KVMM_ADVISE_RUNNING = 1, /* is generating: last to be reclaimed */
+  KVMM_ADVISE_IDLE = 2,    /* not soon: first to be reclaimed */
+  KVMM_ADVISE_EVICT = 3,   /* now: write out and free all its frames (waits for nothing) */
+  KVMM_ADVISE_DURABLE = 4  /* write out ahead of need, keep resident */
 };
 KVMM_API kvmm_status kvmm_advise(kvmm_session* session, uint32_t advice);
 
-/* Returns when everything the session has is written to swap and the devices have flushed. `seq` (may be NULL)
- * receives the durable sequence number. Errors: EIO, ENOSPACE, EBUSY (a page is pinned for writing). */
+/* Returns when everything the session has is written to swap and the devices have flushed. `seq`
+ * (may be NULL) receives the durable sequence number. Errors: EIO, ENOSPACE, EBUSY (a page is
+ * pinned for writing). */
 KVMM_API kvmm_status kvmm_sync(kvmm_session* session, uint64_t* seq);
 
 typedef struct kvmm_session_stat {
@@ -256,36 +283,38 @@ typedef struct kvmm_session_stat {
   uint64_t bytes_resident, bytes_swapped, bytes_discarded;
   uint64_t faults_zero, faults_minor, faults_major;
   uint64_t swap_in_bytes, swap_out_bytes;
-  uint64_t clean_drops;      /* pages freed without a write: proved unchanged */
-  uint64_t wrong_pages;      /* failed verification; none of them was mapped */
+  uint64_t clean_drops; /* pages freed without a write: proved unchanged */
+  uint64_t wrong_pages; /* failed verification; none of them was mapped */
   uint64_t seal_violations;
   uint64_t pages_poisoned;
 } kvmm_session_stat;
 KVMM_API kvmm_status kvmm_session_stats(kvmm_session* session, kvmm_session_stat* stat);
 
-/* ---------------------------------------------------------------------------------------- pinning */
+/* -------------------------------------------------------------------------------------- pinning */
 
 typedef struct kvmm_pin_range {
   kvmm_session* session;
-  uint32_t plane;        /* or KVMM_ALL_PLANES */
-  uint32_t write;        /* 1: the engine will write (open pages only, else ESEALED) */
-  uint64_t begin, end;   /* tokens, half-open; end KVMM_ALL_TOKENS: to the last token */
+  uint32_t plane;      /* or KVMM_ALL_PLANES */
+  uint32_t write;      /* 1: the engine will write (open pages only, else ESEALED) */
+  uint64_t begin, end; /* tokens, half-open; end KVMM_ALL_TOKENS: to the last token */
 } kvmm_pin_range;
 #define KVMM_ALL_PLANES UINT32_MAX
 
 enum {
   KVMM_PIN_READY = 0,     /* every page is mapped and stays so until unpin */
   KVMM_PIN_COMING = 1,    /* pages are on their way; wait on kvmm_pin_fd or poll again */
-  KVMM_PIN_RECOMPUTE = 2, /* content is gone: kvmm_recompute_ranges says where; the rest of the batch stays pinned */
+  KVMM_PIN_RECOMPUTE = 2, /* content is gone: kvmm_recompute_ranges says where; the rest of the
+                             batch stays pinned */
   KVMM_PIN_FAILED = 3     /* no frame can be had while the rest is pinned */
 };
 
-/* Pins a batch of `n` ranges and starts to bring what is absent. Pins count: overlapping pins add up.
- * `answers` (n of KVMM_PIN_*) says for each range where it stands now. Errors: EINVALID, ERANGE, ESEALED,
- * ENOMEMORY (larger than the tier): then nothing is pinned. */
-KVMM_API kvmm_status kvmm_pin_batch(kvmm_runtime* runtime, const kvmm_pin_range* ranges, size_t n, kvmm_pin** out,
-                                    uint32_t* answers);
-/* An eventfd of the pin's own, readable (poll) once no range is COMING any more. Owned by the pin. */
+/* Pins a batch of `n` ranges and starts to bring what is absent. Pins count: overlapping pins add
+ * up. `answers` (n of KVMM_PIN_*) says for each range where it stands now. Errors: EINVALID,
+ * ERANGE, ESEALED, ENOMEMORY (larger than the tier): then nothing is pinned. */
+KVMM_API kvmm_status kvmm_pin_batch(kvmm_runtime* runtime, const kvmm_pin_range* ranges, size_t n,
+                                    kvmm_pin** out, uint32_t* answers);
+/* An eventfd of the pin's own, readable (poll) once no range is COMING any more. Owned by the pin.
+ * */
 KVMM_API int kvmm_pin_fd(const kvmm_pin* pin);
 /* Where each range stands now; n as given. Never waits. */
 KVMM_API kvmm_status kvmm_pin_poll(kvmm_pin* pin, uint32_t* answers, size_t n);
@@ -295,10 +324,11 @@ typedef struct kvmm_fence {
   size_t size;
   uint32_t type;             /* KVMM_FENCE_* */
   void* handle;              /* CALLBACK: its argument; CUDA_EVENT: a CUevent that was recorded */
-  int (*done)(void* handle); /* CALLBACK: non-zero when the engine's work is over; called from kvmm's threads,
-                                must not block and must not touch KV memory */
+  int (*done)(void* handle); /* CALLBACK: non-zero when the engine's work is over; called from
+                                kvmm's threads, must not block and must not touch KV memory */
 } kvmm_fence;
-/* Ends a pin. Its pages may be reclaimed once `fence` (NULL: none) is done. The pin is invalid afterwards. */
+/* Ends a pin. Its pages may be reclaimed once `fence` (NULL: none) is done. The pin is invalid
+ * afterwards. */
 KVMM_API kvmm_status kvmm_unpin(kvmm_pin* pin, const kvmm_fence* fence);
 
 #ifdef __cplusplus
