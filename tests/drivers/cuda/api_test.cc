@@ -87,7 +87,7 @@ TEST(CudaApi, ObjectFilesNameNothingElse) {
       resolved.insert(name);
     }
   }
-  EXPECT_EQ(files, 6U);
+  EXPECT_EQ(files, 7U);
   for (const std::string& name : committed) {
     EXPECT_EQ(resolved.count(name), 1U) << name << " is not where this test looks for it";
   }
