@@ -95,7 +95,7 @@ class Runtime {
   Result<void> build();
   Result<void> build_memory();
   Result<void> start_control();
-  uint32_t tenant_number(const std::string& name);
+  uint32_t tenant_number(const std::string& name) KVMM_REQUIRES(lock_);
   void print_notices();
 
   const Platform platform_;

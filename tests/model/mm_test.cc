@@ -68,7 +68,6 @@ TEST_P(Model, EveryValueReadIsTheLastWritten) {
       w.mm->prefetch(s, 0, UINT64_MAX, w.clock.now());
       w.step();
     } else if (what < 93) {
-      MmJob job;
       w.run_job([&](MmJob& j) {
         w.mm->clean(s, j);
         return Result<void>();
