@@ -73,12 +73,13 @@ const char* place_name(Place p) noexcept;
 const char* page_event_name(PageEvent e) noexcept;
 const char* content_name(Content c) noexcept;
 
-// What a cell of the table says.
+// What a cell of the table says. Zero is impossible: GCC 12 emits zeros for elements of a nested
+// constexpr array that only have default member initializers (it evaluates them correctly).
 enum class Verdict : uint8_t {
-  kAllowed,  // next place is given
-  kRefused,  // cannot be done now: a typed error for the caller (kBusy: work in flight; kRecompute:
-             // gone)
   kImpossible,  // the program is broken if it happens: check() stops it
+  kAllowed,     // next place is given
+  kRefused,     // cannot be done now: a typed error for the caller (kBusy: work in flight;
+                // kRecompute: gone)
 };
 
 struct Transition {
