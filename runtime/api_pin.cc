@@ -79,7 +79,7 @@ kvmm_status kvmm_pin_batch(kvmm_runtime* runtime, const kvmm_pin_range* ranges, 
     pin->runtime = runtime->impl.get();
     pin->event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (pin->event_fd < 0) {
-      return api_status(Error(Errc::kLimit, "no eventfd: raise the limit of open files", errno));
+      return api_status(Error(Errc::kLimit, "no eventfd: raise ulimit -n", errno));
     }
     pin->batch.context = pin.get();
     pin->batch.settled = [](void* context) {

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -28,7 +27,7 @@ Result<std::unique_ptr<Core>> Core::create(const Parts& parts) {
   core->wake_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   core->notice_fd_ = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (core->wake_fd_ < 0 || core->notice_fd_ < 0) {
-    return Error(Errc::kLimit, "no eventfd: raise the limit of open files", errno);
+    return Error(Errc::kLimit, "no eventfd: raise ulimit -n", errno);
   }
   Mm::Deps deps;
   deps.tier = parts.tier;
@@ -56,12 +55,8 @@ void Core::start() {
   if (!parts_.platform.executor->threaded()) {
     return;
   }
-  const SignalsBlocked blocked;
+  thread_ = start_thread("kvmm-core", [this] { run(); });
   running_ = true;
-  thread_ = std::thread([this] {
-    pthread_setname_np(pthread_self(), "kvmm-core");
-    run();
-  });
 }
 
 void Core::stop() {

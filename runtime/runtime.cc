@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 #include <poll.h>
-#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -76,11 +75,7 @@ Result<void> Runtime::build() {
   }
   core_->start();
   if (platform_.executor->threaded()) {
-    const SignalsBlocked blocked;
-    notices_ = std::thread([this] {
-      pthread_setname_np(pthread_self(), "kvmm-log");
-      print_notices();
-    });
+    notices_ = start_thread("kvmm-log", [this] { print_notices(); });
   }
   if (!config_.swap_path.empty()) {
     if (auto ok = swapon(config_.swap_path, config_.swap_size, 0); !ok) {

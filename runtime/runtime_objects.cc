@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -385,7 +386,11 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   };
   auto area = SwapArea::open(*block, std::move(area_config));
   if (!area) {
-    return Error(area.code(), path + ": " + area.error().message(), area.error().os_error);
+    const Error& e = area.error();
+    const char* advice =
+        e.os_error == ECANCELED ? "; no thread for the kernel's I/O workers: raise ulimit -u" : "";
+    return Error(e.code, path + ": " + (e.detail.empty() ? errc_text(e.code) : e.detail) + advice,
+                 e.os_error);
   }
   MutexLock l(lock_);
   {

@@ -4,7 +4,14 @@
 // engine runs on them and no signal meant for it is taken by them.
 #pragma once
 
+#include <pthread.h>
 #include <signal.h>
+
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
 
 namespace kvmm {
 
@@ -23,5 +30,23 @@ class SignalsBlocked {
  private:
   sigset_t old_{};
 };
+
+// A thread of ours, named `name` (at most 15 bytes). Throws std::runtime_error, whose text says
+// what to do, if the system refuses one more: the entry points of the API turn it into a status.
+template <class Fn>
+std::thread start_thread(const char* name, Fn fn) {
+  const SignalsBlocked blocked;
+  try {
+    return std::thread([name, run = std::move(fn)] {
+      pthread_setname_np(pthread_self(), name);
+      run();
+    });
+  } catch (const std::system_error& e) {
+    throw std::runtime_error(std::string("the thread ") + name +
+                             " cannot be started; raise ulimit -u, or the container's limit of "
+                             "processes (" +
+                             e.code().message() + ")");
+  }
+}
 
 }  // namespace kvmm

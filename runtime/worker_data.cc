@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/worker_data.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 
 #include "runtime/thread.h"
@@ -10,16 +8,21 @@
 namespace kvmm {
 
 WorkerData::WorkerData(DataOps& inline_ops, uint32_t threads) : inline_ops_(inline_ops) {
-  const SignalsBlocked blocked;
-  for (uint32_t i = 0; i < std::max<uint32_t>(1, threads); ++i) {
-    threads_.emplace_back([this] {
-      pthread_setname_np(pthread_self(), "kvmm-data");
-      run();
-    });
+  try {
+    for (uint32_t i = 0; i < std::max<uint32_t>(1, threads); ++i) {
+      threads_.push_back(start_thread("kvmm-data", [this] { run(); }));
+    }
+  } catch (...) {
+    stop();  // those that have started
+    throw;
   }
 }
 
 WorkerData::~WorkerData() {
+  stop();
+}
+
+void WorkerData::stop() {
   {
     MutexLock l(lock_);
     stop_ = true;

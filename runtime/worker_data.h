@@ -21,13 +21,14 @@ namespace kvmm {
 
 class WorkerData final : public DataOps {
  public:
-  // `threads` 0: one.
+  // `threads` 0: one. Throws what start_thread does.
   WorkerData(DataOps& inline_ops, uint32_t threads);
   ~WorkerData() override;
   size_t submit(std::span<DataRequest* const> requests) override;
 
  private:
   void run();
+  void stop();  // and joins
 
   DataOps& inline_ops_;
   Mutex lock_{LockRank::kWorkers};

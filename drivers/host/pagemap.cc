@@ -32,8 +32,11 @@ Result<Pagemap> Pagemap::open(const SystemCalls& calls) {
   const int fd = calls.open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
     const int os_error = errno;
-    return Error(os_error == ENOENT ? Errc::kNotSupported : errc_of_errno(os_error),
-                 "/proc/self/pagemap: movable frames need /proc", os_error);
+    const Errc code = os_error == ENOENT ? Errc::kNotSupported : errc_of_errno(os_error);
+    return Error(code,
+                 code == Errc::kLimit ? "/proc/self/pagemap; raise ulimit -n"
+                                      : "/proc/self/pagemap: movable frames need /proc",
+                 os_error);
   }
   Pagemap map(calls, fd);
   uapi::PageRegion region{};

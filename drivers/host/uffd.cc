@@ -33,13 +33,15 @@ Result<int> open_descriptor(const SystemCalls& calls) {
   }
   const int call_error = errno;
   if (call_error != EPERM && call_error != ENOSYS) {
-    return Error(errc_of_errno(call_error), "userfaultfd(2)", call_error);
+    const Errc code = errc_of_errno(call_error);
+    return Error(code, code == Errc::kLimit ? "userfaultfd(2); raise ulimit -n" : "userfaultfd(2)",
+                 call_error);
   }
   const int device = calls.open(kDevicePath, O_RDWR | O_CLOEXEC);
   if (device < 0) {
     const int device_error = errno;
     if (device_error == EMFILE || device_error == ENFILE) {
-      return Error(Errc::kLimit, "opening /dev/userfaultfd", device_error);
+      return Error(Errc::kLimit, "opening /dev/userfaultfd; raise ulimit -n", device_error);
     }
     if (call_error == ENOSYS && device_error == ENOENT) {
       return Error(Errc::kNotSupported,

@@ -33,6 +33,8 @@ Errc io_errc(int e) {
       return Errc::kDeviceGone;
     case EOPNOTSUPP:
       return Errc::kNotSupported;
+    case ECANCELED:  // again and again: the kernel can start no worker thread for it
+      return Errc::kLimit;
     default:
       return Errc::kIo;
   }

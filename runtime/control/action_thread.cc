@@ -5,6 +5,8 @@
 
 #include <utility>
 
+#include "runtime/thread.h"
+
 namespace kvmm {
 
 ActionThread::~ActionThread() {
@@ -21,7 +23,7 @@ ActionThread::~ActionThread() {
 
 void ActionThread::submit(uint64_t client, std::function<std::string()> work) {
   if (!thread_.joinable()) {
-    thread_ = std::thread([this] { run(); });
+    thread_ = start_thread("kvmm-action", [this] { run(); });
   }
   {
     const MutexLock lock(mutex_);

@@ -33,9 +33,17 @@ Errc errc_of(int os_error) {
     case EACCES:
     case EPERM:
       return Errc::kPermission;
+    case EMFILE:
+    case ENFILE:
+      return Errc::kLimit;
     default:
       return Errc::kIo;
   }
+}
+
+Error unreadable(const std::string& what, int os_error) {
+  const Errc code = errc_of(os_error);
+  return Error(code, what + (code == Errc::kLimit ? "; raise ulimit -n" : ""), os_error);
 }
 
 Result<std::string> read_all(const std::string& path) {
@@ -44,7 +52,7 @@ Result<std::string> read_all(const std::string& path) {
   struct stat st {};
   if (!fd || fstat(fd.get(), &st) != 0) {
     const int error = errno;
-    return Error(errc_of(error), path + ": cannot be read", error);
+    return unreadable(path + ": cannot be read", error);
   }
   if (!S_ISREG(st.st_mode)) {
     return Error(Errc::kInvalid, path + ": is not a regular file");
@@ -109,7 +117,7 @@ Result<Config> Config::load(const std::string& directory, bool chosen) {
     if (error == ENOENT && !chosen) {
       return Config();
     }
-    return Error(errc_of(error), directory + ": the config directory cannot be read", error);
+    return unreadable(directory + ": the config directory cannot be read", error);
   }
   std::vector<std::string> names;
   while (true) {

@@ -2,7 +2,6 @@
 #include "runtime/control/server.h"
 
 #include <fcntl.h>
-#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -11,11 +10,10 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <csignal>
 #include <limits>
 #include <optional>
 #include <span>
-#include <system_error>
+#include <stdexcept>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -23,6 +21,7 @@
 #include "runtime/base/check.h"
 #include "runtime/control/action_thread.h"
 #include "runtime/control/endpoint.h"
+#include "runtime/thread.h"
 
 namespace kvmm {
 namespace {
@@ -57,22 +56,6 @@ struct Client {
   Clock::time_point moved{};  // last byte taken, or last line received
 
   bool sending() const { return sent < out.size(); }
-};
-
-// All signals blocked while it lives: threads started meanwhile never run the engine's handlers.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_{};
 };
 
 }  // namespace
@@ -112,8 +95,7 @@ class ControlServer::Impl {
         !watch(socket_.fd.get(), kAcceptTag, EPOLLIN, EPOLL_CTL_ADD)) {
       return false;
     }
-    const SignalsBlocked blocked;
-    thread_ = std::thread([this] { run(); });
+    thread_ = start_thread("kvmm-ctl", [this] { run(); });
     return true;
   }
 
@@ -446,7 +428,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const AttrTree& tree
   OwnedFd wake(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   OwnedFd epoll(epoll_create1(EPOLL_CLOEXEC));
   if (!stop || !wake || !epoll) {
-    return Error(Errc::kNoMemory, "control socket: no descriptor", errno);
+    return Error(Errc::kLimit, "control socket: no descriptor; raise ulimit -n", errno);
   }
   const std::vector<std::string> directories =
       options.directory.empty() ? control_directories() : std::vector{options.directory};
@@ -468,9 +450,9 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(const AttrTree& tree
       remove_control_socket(path);
       return Error(Errc::kNoMemory, "control socket: cannot be watched");
     }
-  } catch (const std::system_error& e) {
+  } catch (const std::runtime_error& e) {
     remove_control_socket(path);
-    return Error(Errc::kNoMemory, std::string("control socket: no thread: ") + e.what());
+    return Error(Errc::kLimit, std::string("control socket: ") + e.what());
   }
   return std::unique_ptr<ControlServer>(new ControlServer(std::move(impl)));
 }
