@@ -1,54 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // kvbench from outside: what it prints, what it refuses, and that it leaves nothing behind.
-#include <fcntl.h>
-#include <gtest/gtest.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <csignal>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
-#include <set>
-#include <sstream>
-
-#include "tests/control/temp_dir.h"
-#include "tools/kvbench/benchmark.h"
-
-extern char** environ;
+#include "tests/kvbench/kvbench_run.h"
 
 namespace kvmm::bench {
 namespace {
-
-using Json = nlohmann::json;
-
-struct Outcome {
-  int status = -1;
-  std::string out;
-  std::string err;
-};
-
-struct KvbenchTest : ::testing::Test {
-  test::TempDir dir;    // what kvbench prints
-  test::TempDir files;  // --dir
-
-  Outcome run(const std::string& arguments) const {
-    const std::string command = std::string(KVBENCH_BINARY) + " " + arguments + " </dev/null >" +
-                                dir.file("out") + " 2>" + dir.file("err");
-    const int status = std::system(command.c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read(dir.file("out")),
-            read(dir.file("err"))};
-  }
-  static std::string read(const std::string& path) {
-    std::ostringstream text;
-    text << std::ifstream(path).rdbuf();
-    return text.str();
-  }
-  bool nothing_left() const { return std::filesystem::is_empty(files.path()); }
-};
 
 TEST_F(KvbenchTest, ListNamesEveryBenchmarkAndFigure) {
   const Outcome text = run("--list");
@@ -81,7 +37,9 @@ TEST_F(KvbenchTest, HelpHasExamples) {
 }
 
 TEST_F(KvbenchTest, WrongCommandLines) {
-  for (const char* arguments : {"", "nosuch", "fault --nosuch", "fault swapin", "fault --list"}) {
+  for (const char* arguments :
+       {"", "nosuch", "fault --nosuch", "fault swapin", "fault --list",
+        "fault --figure swapin.2m.ratio", "fault --set nosuch", "fault --set =1"}) {
     const Outcome o = run(arguments);
     EXPECT_EQ(o.status, kExitUsage) << arguments;
     EXPECT_EQ(o.out, "") << arguments;
@@ -93,7 +51,7 @@ TEST_F(KvbenchTest, WrongCommandLines) {
 TEST_F(KvbenchTest, DirectoriesThatCannotBeUsed) {
   // /proc can be written by nobody, root included.
   for (const std::string& bad : {files.file("absent"), std::string("/proc")}) {
-    for (const char* name : {"fault", "swapin"}) {
+    for (const char* name : {"fault", "swapin", "engine"}) {
       const Outcome o = run(std::string(name) + " --quick --dir " + bad);
       EXPECT_EQ(o.status, kExitFailed) << o.err;
       EXPECT_EQ(o.out, "");
@@ -103,94 +61,59 @@ TEST_F(KvbenchTest, DirectoriesThatCannotBeUsed) {
   }
 }
 
-// One of the keys wrong, missing or more is a different format.
-void expect_figure(const Json& f, const FigureDef& def) {
-  const std::set<std::string> want = {"figure", "value", "low",    "high",    "n",     "unit",
-                                      "target", "met",   "method", "machine", "commit"};
-  std::set<std::string> have;
-  for (const auto& [key, value] : f.items()) {
-    have.insert(key);
-  }
-  ASSERT_EQ(have, want);
-  EXPECT_EQ(f["figure"], def.name);
-  EXPECT_EQ(f["unit"], def.unit);
-  EXPECT_TRUE(f["value"].is_number());
-  EXPECT_TRUE(f["n"].is_number_unsigned());
-  EXPECT_GT(f["n"], 0);
-  EXPECT_GT(f["low"], 0);
-  EXPECT_LE(f["low"], f["value"]);
-  EXPECT_LE(f["value"], f["high"]);
-  EXPECT_TRUE(f["met"].is_boolean());
-  const bool met = def.at_most ? f["value"] <= def.target : f["value"] >= def.target;
-  EXPECT_EQ(f["met"], met) << f;
-  EXPECT_EQ(f["target"].get<std::string>().substr(0, 2), def.at_most ? "<=" : ">=");
-  for (const char* key : {"method", "machine", "commit"}) {
-    EXPECT_FALSE(f[key].get<std::string>().empty()) << key;
-  }
-  EXPECT_NE(f["machine"].get<std::string>().find("Linux"), std::string::npos) << f["machine"];
-}
-
-void expect_figures(const Outcome& o, const char* name) {
-  ASSERT_EQ(o.status, kExitOk) << o.err;
-  const Benchmark* const b = find_benchmark(name);
-  ASSERT_NE(b, nullptr);
-  const Json all = Json::parse(o.out);
-  ASSERT_EQ(all.size(), b->figures.size());
-  for (size_t i = 0; i < all.size(); ++i) {
-    expect_figure(all[i], b->figures[i]);
-  }
-}
-
 TEST_F(KvbenchTest, QuickFaultGivesEveryFigure) {
   const Outcome o = run("fault --quick --json --dir " + files.path());
   if (o.status == kExitImpossible) {
     GTEST_SKIP() << o.err;
   }
-  expect_figures(o, "fault");
+  expect_figures(o, figures_of("fault"));
   EXPECT_TRUE(nothing_left());
 }
 
 TEST_F(KvbenchTest, QuickSwapinGivesEveryFigure) {
   const Outcome o = run("swapin --quick --json --dir " + files.path());
-  if (o.status == kExitImpossible) {
+  if (o.status == kExitImpossible || o.err.find("is memory") != std::string::npos) {
     GTEST_SKIP() << o.err;
   }
-  if (o.status == kExitFailed && o.err.find("is memory") != std::string::npos) {
-    GTEST_SKIP() << o.err;
-  }
-  expect_figures(o, "swapin");
+  expect_figures(o, figures_of("swapin"));
   EXPECT_TRUE(nothing_left());
 }
 
-TEST_F(KvbenchTest, CtrlCLeavesNoFiles) {
-  int ends[2];
-  ASSERT_EQ(pipe(ends), 0);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-  posix_spawn_file_actions_addclose(&actions, ends[0]);
-  const std::string path = files.path();
-  const char* const arguments[] = {KVBENCH_BINARY, "fault", "--dir", path.c_str(), nullptr};
-  pid_t child = 0;
-  ASSERT_EQ(posix_spawn(&child, KVBENCH_BINARY, &actions, nullptr, const_cast<char**>(arguments),
-                        environ),
-            0);
-  posix_spawn_file_actions_destroy(&actions);
-  close(ends[1]);
-  // It says what it does before it makes its first file.
-  char c = 0;
-  std::string line;
-  while (line.find("faults") == std::string::npos && ::read(ends[0], &c, 1) == 1) {
-    line += c;
+TEST_F(KvbenchTest, OneFigureWithAnotherTuning) {
+  const Outcome o =
+      run("swapin --quick --json --figure swapin.64k.ratio --set sched/io_chunk=64K --dir " +
+          files.path());
+  if (o.status == kExitImpossible || o.err.find("is memory") != std::string::npos) {
+    GTEST_SKIP() << o.err;
   }
-  EXPECT_NE(line.find("faults"), std::string::npos) << line;
-  EXPECT_EQ(kill(child, SIGINT), 0);
-  int status = 0;
-  EXPECT_EQ(waitpid(child, &status, 0), child);
-  close(ends[0]);
+  expect_figures(o, {figures_of("swapin")[3]});
+  const std::string method = Json::parse(o.out)[0]["method"];
+  EXPECT_NE(method.find("sched/io_chunk=64K"), std::string::npos) << method;
+}
+
+TEST_F(KvbenchTest, AttributesThatCannotBeSet) {
+  for (const char* setting : {"sched/nosuch=1", "sched/io_chunk=3", "swap/nosuch/size=1"}) {
+    const Outcome o = run("fault --quick --set " + std::string(setting) + " --dir " + files.path());
+    if (o.status == kExitImpossible) {
+      GTEST_SKIP() << o.err;
+    }
+    EXPECT_EQ(o.status, kExitFailed) << o.err;
+    EXPECT_EQ(o.out, "");
+    EXPECT_NE(o.err.find(std::string(setting).substr(0, std::string(setting).find('='))),
+              std::string::npos)
+        << o.err;
+    EXPECT_TRUE(nothing_left());
+  }
+}
+
+TEST_F(KvbenchTest, CtrlCLeavesNoFiles) {
+  Running fault({"fault", "--dir", files.path()});
+  const bool went_on = fault.says("faults");  // said before the first file is made
+  const int status = fault.end_by(SIGINT);
   if (WIFEXITED(status) && WEXITSTATUS(status) == kExitImpossible) {
     GTEST_SKIP() << "kvmm cannot run here";
   }
+  EXPECT_TRUE(went_on) << fault.said();
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
   EXPECT_TRUE(nothing_left());
 }

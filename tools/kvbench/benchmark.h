@@ -16,6 +16,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace kvmm::bench {
@@ -35,8 +36,11 @@ class Failure : public std::runtime_error {
 };
 
 struct Options {
-  std::string dir;     // where the swap file and the file for plain reads are made
+  std::string dir;     // where the swap file is made
   bool quick = false;  // few samples: shows that it works, not how fast it is
+  std::string figure;  // only this one; empty: all
+  // Attributes that are set for what is measured (path, value); the method of each figure says so.
+  std::vector<std::pair<std::string, std::string>> attributes;
 };
 
 struct FigureDef {
@@ -44,7 +48,12 @@ struct FigureDef {
   const char* unit;  // "us" or "ratio"
   bool at_most;      // the target is an upper bound
   double target;
-  const char* what;  // one line for --list
+  const char* what;          // one line for --list
+  bool by_interval = false;  // the worse end of the interval must meet the target, not the value
+
+  bool wanted(const Options& options) const {
+    return options.figure.empty() || options.figure == name;
+  }
 };
 
 struct Measured {
@@ -54,14 +63,17 @@ struct Measured {
   uint64_t n;        // samples, or pairs of a ratio
   std::string method;
 
-  bool met() const { return figure->at_most ? value <= figure->target : value >= figure->target; }
+  bool met() const {
+    const double judged = !figure->by_interval ? value : figure->at_most ? high : low;
+    return figure->at_most ? judged <= figure->target : judged >= figure->target;
+  }
 };
 
 struct Benchmark {
   const char* name;
   const char* what;
   std::span<const FigureDef> figures;
-  // Measures every figure, in the order of `figures`. Throws Failure.
+  // Measures the figures that `options` wants, in the order of `figures`. Throws Failure.
   std::vector<Measured> (*run)(const Options& options);
 };
 
@@ -72,5 +84,8 @@ const Benchmark* find_benchmark(const std::string& name);
 
 // A line to standard error about what is measured now.
 void say_progress(const std::string& what);
+
+// For the method of a figure: what was set; "" if nothing.
+std::string attributes_text(const Options& options);
 
 }  // namespace kvmm::bench

@@ -8,7 +8,8 @@
 namespace kvmm::bench {
 
 std::span<const Benchmark> benchmarks() {
-  static const std::array<Benchmark, 2> kAll = {fault_benchmark(), swapin_benchmark()};
+  static const std::array<Benchmark, 3> kAll = {fault_benchmark(), swapin_benchmark(),
+                                                engine_benchmark()};
   return kAll;
 }
 
@@ -23,6 +24,14 @@ const Benchmark* find_benchmark(const std::string& name) {
 
 void say_progress(const std::string& what) {
   std::fprintf(stderr, "kvbench: %s\n", what.c_str());
+}
+
+std::string attributes_text(const Options& options) {
+  std::string out;
+  for (const auto& [path, value] : options.attributes) {
+    out += "; set " + path + "=" + value;
+  }
+  return out;
 }
 
 }  // namespace kvmm::bench

@@ -2,9 +2,11 @@
 //
 // kvbench: measures kvmm. The command line and nothing else.
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <vector>
 
 #include "tools/kvbench/benchmark.h"
 #include "tools/kvbench/machine.h"
@@ -18,9 +20,13 @@ Examples:
   kvbench --list                         benchmarks, their figures and targets
   kvbench fault --quick                  does it work here? a few seconds
   kvbench swapin --dir /mnt/nvme         page-in from that disk beside plain reads from it
+  kvbench swapin --figure swapin.64k.ratio --set sched/io_chunk=64KiB
+                                         one figure, with another tuning
   kvbench swapin --json > swapin.json    for tools: value, interval, n, method, machine, commit
 
-Figures are only as good as the machine is idle. Files are made in --dir and gone when kvbench ends.
+Figures are only as good as the machine is idle. Files are made in --dir and are gone when kvbench
+ends, however it ends. `engine` runs the real llama.cpp; it downloads nothing: tools/engines/llama/
+fetch.py does, once.
 
 Exit status: 0 measured, whether targets are met or not; 1 failed; 2 wrong command line; 77 this
 machine or user cannot run it (the message says what would allow it).)";
@@ -43,6 +49,7 @@ int run(int argc, char** argv) {
   Options options;
   options.dir = "/var/tmp";
   std::string name;
+  std::vector<std::string> settings;
   bool json = false;
   bool list = false;
   app.footer(kExamples);
@@ -52,6 +59,9 @@ int run(int argc, char** argv) {
   app.add_flag("--json", json, "Print JSON");
   app.add_option("--dir", options.dir, "Where files are made: a directory on the disk to measure")
       ->capture_default_str();
+  app.add_option("--figure", options.figure, "Measure only this one of the benchmark's figures");
+  app.add_option("--set", settings, "PATH=VALUE: an attribute for what is measured; repeatable")
+      ->allow_extra_args(false);
   app.add_flag("--quick", options.quick, "Few samples: shows that it works, not how fast it is");
   try {
     app.parse(argc, argv);
@@ -72,6 +82,19 @@ int run(int argc, char** argv) {
   const Benchmark* const benchmark = find_benchmark(name);
   if (benchmark == nullptr) {
     return usage_error("there is no benchmark '" + name + "'; kvbench --list names them");
+  }
+  if (!options.figure.empty() &&
+      std::none_of(benchmark->figures.begin(), benchmark->figures.end(),
+                   [&](const FigureDef& f) { return options.figure == f.name; })) {
+    return usage_error("benchmark '" + name + "' has no figure '" + options.figure +
+                       "'; kvbench --list names them");
+  }
+  for (const std::string& setting : settings) {
+    const size_t equals = setting.find('=');
+    if (equals == 0 || equals == std::string::npos) {
+      return usage_error("--set takes PATH=VALUE, not '" + setting + "'");
+    }
+    options.attributes.emplace_back(setting.substr(0, equals), setting.substr(equals + 1));
   }
   if (load_per_core() > 1) {
     say_progress("the machine is busy: figures will be worse than they are");

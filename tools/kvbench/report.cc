@@ -13,7 +13,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string target_text(const FigureDef& f) {
-  return fmt::format("{} {}", f.at_most ? "<=" : ">=", f.target);
+  return fmt::format("{} {}{}", f.at_most ? "<=" : ">=", f.target, f.by_interval ? " (95 %)" : "");
 }
 
 std::string number(double v) {
@@ -27,7 +27,7 @@ std::string list_text() {
   for (const Benchmark& b : benchmarks()) {
     out += fmt::format("{:<10} {}\n", b.name, b.what);
     for (const FigureDef& f : b.figures) {
-      out += fmt::format("  {:<26} {:<6} {:<8} {}\n", f.name, f.unit, target_text(f), f.what);
+      out += fmt::format("  {:<26} {:<6} {:<14} {}\n", f.name, f.unit, target_text(f), f.what);
     }
   }
   return out;
@@ -47,10 +47,10 @@ std::string list_json() {
 }
 
 std::string table_text(const std::vector<Measured>& figures) {
-  std::string out = fmt::format("{:<26} {:>9} {:>19} {:>6}  {:<6} {:<8} {}\n", "figure", "value",
+  std::string out = fmt::format("{:<26} {:>9} {:>19} {:>6}  {:<6} {:<14} {}\n", "figure", "value",
                                 "95 % interval", "n", "unit", "target", "met");
   for (const Measured& m : figures) {
-    out += fmt::format("{:<26} {:>9} {:>19} {:>6}  {:<6} {:<8} {}\n", m.figure->name,
+    out += fmt::format("{:<26} {:>9} {:>19} {:>6}  {:<6} {:<14} {}\n", m.figure->name,
                        number(m.value), number(m.low) + " .. " + number(m.high), m.n,
                        m.figure->unit, target_text(*m.figure), m.met() ? "yes" : "no");
   }

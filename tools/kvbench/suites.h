@@ -10,5 +10,6 @@ namespace kvmm::bench {
 
 Benchmark fault_benchmark();   // fault.cc: what a fault costs that needs no disk
 Benchmark swapin_benchmark();  // swapin.cc: page-in beside plain reads
+Benchmark engine_benchmark();  // engine.cc: llama.cpp on kvmm beside llama.cpp
 
 }  // namespace kvmm::bench

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cold pages in through real faults, beside plain reads of the same pages' worth from a file of the
-// same size on the same file system. The two take turns within one run: a disk and a machine that
-// are shared change by the second, a pair of neighbours much less.
+// Cold pages in through real faults, beside plain reads of the same file. The two take turns within
+// one run: a disk and a machine that are shared change by the second, neighbours much less.
 //
-//   pair i     ours: evict all, touch random pages     theirs: read random pages      (i even)
+//   pair i     ours: evict all, touch random pages     theirs: read as many others    (i even)
 //              theirs, ours                                                           (i odd)
+//
+// Pages of a pair are different ones wherever the session has enough of them, so that neither side
+// finds in a cache below us what the other has just read.
 #include <fmt/format.h>
 
 #include <array>
@@ -46,44 +48,56 @@ struct Pairs {
   std::vector<Pass> ours, theirs;
 };
 
+// Every byte that was touched came from the disk in this pass, and by as many faults as it should.
+void require_cold(const Shape& shape, const kvmm_session_stat& before,
+                  const kvmm_session_stat& after) {
+  const uint64_t in = after.swap_in_bytes - before.swap_in_bytes;
+  const uint64_t faults = after.faults_major - before.faults_major;
+  if (in != shape.touched * shape.page_size || faults == 0 ||
+      (!shape.resume && faults != shape.touched)) {
+    throw Failure(kExitFailed,
+                  fmt::format("{} major faults read {} bytes for {} pages touched: something else "
+                              "was measured",
+                              faults, in, shape.touched));
+  }
+}
+
 Pairs run_pairs(const Options& options, const Shape& shape) {
   say_progress(fmt::format("{}: {} pairs of {} MiB", shape.what, shape.pairs,
                            shape.touched * shape.page_size >> 20));
-  TestBed bed({.dir = options.dir, .page_size = shape.page_size, .pages = shape.pages});
-  PlainFile plain(options.dir, shape.pages * shape.page_size, shape.page_size, shape.depth);
+  TestBed bed(options, {.page_size = shape.page_size, .pages = shape.pages, .depth = shape.depth});
   if (!shape.resume) {
     bed.set_one_page_a_fault();
   }
   bed.fill();
+  bed.evict();  // the first way out writes, all later ones need not
   Pairs pairs;
-  // The first pair warms up: the session's first way out writes, all later ones need not.
   for (uint64_t i = 0; i <= shape.pairs; ++i) {
-    auto order = random_pages(shape.pages, shape.touched, i);
+    std::vector<uint64_t> mine = random_pages(shape.pages, shape.pages, i);
     if (shape.resume) {
-      std::iota(order.begin(), order.end(), uint64_t{0});
+      std::iota(mine.begin(), mine.end(), uint64_t{0});
     }
+    const std::vector<uint64_t> others(mine.end() - static_cast<std::ptrdiff_t>(shape.touched),
+                                       mine.end());
+    mine.resize(shape.touched);
     Pass ours;
     Pass theirs;
     const auto measure_ours = [&] {
       bed.evict();
       const kvmm_session_stat before = bed.stats();
-      ours = bed.touch(order, shape.resume ? 1 : shape.depth);
-      const uint64_t in = bed.stats().swap_in_bytes - before.swap_in_bytes;
-      if (in != shape.touched * shape.page_size) {
-        throw Failure(kExitFailed,
-                      fmt::format("{} bytes were read for {} touched: something else was measured",
-                                  in, shape.touched * shape.page_size));
-      }
+      ours = bed.touch(mine, shape.resume ? 1 : shape.depth);
+      require_cold(shape, before, bed.stats());
+      bed.verify(mine);
       bed.evict();  // so that nothing of ours goes on while theirs reads
     };
     if (i % 2 == 0) {
       measure_ours();
     }
-    theirs = plain.read(order, shape.page_size, shape.depth);
+    theirs = bed.read_plainly(others, shape.depth);
     if (i % 2 == 1) {
       measure_ours();
     }
-    if (i != 0) {
+    if (i != 0) {  // the first pair warms up
       pairs.ours.push_back(std::move(ours));
       pairs.theirs.push_back(std::move(theirs));
     }
@@ -91,35 +105,45 @@ Pairs run_pairs(const Options& options, const Shape& shape) {
   return pairs;
 }
 
-std::string method(const Shape& shape, const Pairs& pairs, const char* how) {
+std::string method(const Options& options, const Shape& shape, const Pairs& pairs,
+                   const char* how) {
   std::vector<double> ours;
   std::vector<double> theirs;
+  std::vector<double> our_us;
+  std::vector<double> their_us;
   const double mib = static_cast<double>(shape.touched * shape.page_size) / (1 << 20);
   for (size_t i = 0; i < pairs.ours.size(); ++i) {
     ours.push_back(mib / pairs.ours[i].seconds);
     theirs.push_back(mib / pairs.theirs[i].seconds);
+    our_us.push_back(quantile(pairs.ours[i].latency_us, 0.5));
+    their_us.push_back(quantile(pairs.theirs[i].latency_us, 0.5));
   }
   return fmt::format(
-      "{} of {} interleaved pairs, {} of {} pages of {} KiB a pass, {}; plain: O_DIRECT io_uring; "
-      "{:.0f} against {:.0f} MiB/s (medians)",
+      "{} of {} interleaved pairs, {} of {} pages of {} KiB a pass, {}{}; plain: O_DIRECT io_uring "
+      "from the same swap file; {:.0f} against {:.0f} MiB/s, medians of latency {:.0f} and {:.0f} "
+      "us",
       how, shape.pairs, shape.touched, shape.pages, shape.page_size >> 10,
       shape.resume ? "1 thread in order, default readahead and resume_prefetch"
-                   : fmt::format("{} thread(s) random, readahead_max=0 fault_around=0 "
+                   : fmt::format("{} threads, random, readahead_max=0 fault_around=0 "
                                  "resume_prefetch=off",
                                  shape.depth),
-      quantile(ours, 0.5), quantile(theirs, 0.5));
+      attributes_text(options), quantile(ours, 0.5), quantile(theirs, 0.5), quantile(our_us, 0.5),
+      quantile(their_us, 0.5));
 }
 
-Measured bandwidth(const FigureDef& figure, const Shape& shape, const Pairs& pairs) {
+Measured bandwidth(const FigureDef& figure, const Options& options, const Shape& shape,
+                   const Pairs& pairs) {
   std::vector<double> ratios;
   for (size_t i = 0; i < pairs.ours.size(); ++i) {
     ratios.push_back(pairs.theirs[i].seconds / pairs.ours[i].seconds);
   }
   const Estimate e = median_of(ratios);
-  return {&figure, e.value, e.low, e.high, e.n, method(shape, pairs, "median of bandwidth ratios")};
+  return {&figure, e.value, e.low,
+          e.high,  e.n,     method(options, shape, pairs, "median of bandwidth ratios")};
 }
 
-Measured median_latency(const FigureDef& figure, const Shape& shape, const Pairs& pairs) {
+Measured median_latency(const FigureDef& figure, const Options& options, const Shape& shape,
+                        const Pairs& pairs) {
   std::vector<double> ratios;
   for (size_t i = 0; i < pairs.ours.size(); ++i) {
     ratios.push_back(quantile(pairs.ours[i].latency_us, 0.5) /
@@ -127,39 +151,60 @@ Measured median_latency(const FigureDef& figure, const Shape& shape, const Pairs
   }
   const Estimate e = median_of(ratios);
   return {&figure, e.value, e.low,
-          e.high,  e.n,     method(shape, pairs, "median of ratios of median latencies")};
+          e.high,  e.n,     method(options, shape, pairs, "median of ratios of median latencies")};
 }
 
-Measured p99(const FigureDef& figure, const Shape& shape, const Pairs& pairs) {
+Measured p99(const FigureDef& figure, const Options& options, const Shape& shape,
+             const Pairs& pairs) {
   std::vector<PassPair> passes;
+  std::vector<double> ours;
+  std::vector<double> theirs;
   for (size_t i = 0; i < pairs.ours.size(); ++i) {
     passes.push_back({pairs.ours[i].latency_us, pairs.theirs[i].latency_us});
+    ours.insert(ours.end(), passes[i].ours.begin(), passes[i].ours.end());
+    theirs.insert(theirs.end(), passes[i].theirs.begin(), passes[i].theirs.end());
   }
   const Estimate e = quantile_ratio(passes, 0.99);
-  return {&figure,
-          e.value,
-          e.low,
-          e.high,
-          e.n,
-          method(shape, pairs, "p99 of all touches by p99 of all reads, bootstrap over pairs")};
+  return {
+      &figure,
+      e.value,
+      e.low,
+      e.high,
+      e.n,
+      method(options, shape, pairs,
+             "p99 of all touches by p99 of all reads, bootstrap over pairs") +
+          fmt::format("; p99 {:.0f} and {:.0f} us", quantile(ours, 0.99), quantile(theirs, 0.99))};
 }
 
 std::vector<Measured> run(const Options& options) {
   require_disk(options.dir);
   const bool q = options.quick;
-  const uint64_t pairs = q ? 6 : 30;
+  const uint64_t pairs = q ? 6 : 40;
   const Shape four{"2 MiB, 4 threads", 2 << 20, q ? 32u : 128u, q ? 16u : 64u, 4, pairs, false};
   const Shape one{"2 MiB, 1 thread", 2 << 20, q ? 32u : 128u, q ? 8u : 32u, 1, pairs, false};
   const Shape small{
       "64 KiB, 16 threads", 64 << 10, q ? 512u : 2048u, q ? 256u : 1024u, 16, pairs, false};
   const Shape resume{"resume", 2 << 20, q ? 32u : 128u, q ? 32u : 128u, 4, pairs, true};
   std::vector<Measured> all;
-  const Pairs of_four = run_pairs(options, four);
-  all.push_back(bandwidth(kFigures[0], four, of_four));
-  all.push_back(median_latency(kFigures[1], one, run_pairs(options, one)));
-  all.push_back(p99(kFigures[2], four, of_four));
-  all.push_back(bandwidth(kFigures[3], small, run_pairs(options, small)));
-  all.push_back(bandwidth(kFigures[4], resume, run_pairs(options, resume)));
+  Pairs of_four;
+  if (kFigures[0].wanted(options) || kFigures[2].wanted(options)) {
+    of_four = run_pairs(options, four);
+  }
+  if (kFigures[0].wanted(options)) {
+    all.push_back(bandwidth(kFigures[0], options, four, of_four));
+  }
+  if (kFigures[1].wanted(options)) {
+    all.push_back(median_latency(kFigures[1], options, one, run_pairs(options, one)));
+  }
+  if (kFigures[2].wanted(options)) {
+    all.push_back(p99(kFigures[2], options, four, of_four));
+  }
+  if (kFigures[3].wanted(options)) {
+    all.push_back(bandwidth(kFigures[3], options, small, run_pairs(options, small)));
+  }
+  if (kFigures[4].wanted(options)) {
+    all.push_back(bandwidth(kFigures[4], options, resume, run_pairs(options, resume)));
+  }
   return all;
 }
 

@@ -15,6 +15,7 @@ Commands
     swap   exchanges that page between two slots, in place (kvmm only)
     count  counts the bytes of 4 KiB blocks of some slots that are not all zero (kvmm only)
     attr   reads one attribute of the runtime in this process (kvmm only)
+    set    sets one (kvmm only)
     quit   ends the server and the process
 An error answers {"event": "error", "text": ...} and the process goes on, except while it starts: then it ends
 with status 1.
@@ -114,15 +115,25 @@ class Plugin:
                 total += len(block) if block != zeros[: len(block)] else 0
         return total
 
+    def function(self, name):
+        """A function of libkvmm, which the plugin has loaded."""
+        return getattr(self.library, name, None) or getattr(ctypes.CDLL(None), name)
+
     def attribute(self, path):
         text = ctypes.create_string_buffer(1 << 20)
-        kvmm = ctypes.CDLL(None)
-        get = getattr(self.library, "kvmm_attr_get", None) or kvmm.kvmm_attr_get
+        get = self.function("kvmm_attr_get")
         get.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_size_t]
         status = get(self.library.kvmm_llama_runtime(), path.encode(), text, len(text))
         if status != 0:
             raise EngineError(f"attribute {path}: status {status}")
         return text.value.decode()
+
+    def set_attribute(self, path, value):
+        put = self.function("kvmm_attr_set")
+        put.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p]
+        status = put(self.library.kvmm_llama_runtime(), path.encode(), value.encode())
+        if status != 0:
+            raise EngineError(f"attribute {path} = {value}: status {status}")
 
 
 def start_server(options, xllamacpp):
@@ -227,6 +238,9 @@ def answer(server, plugin, command):
         return {"bytes": plugin.count(command["slot"], command["tokens"])}
     if op == "attr":
         return {"value": plugin.attribute(command["path"])}
+    if op == "set":
+        plugin.set_attribute(command["path"], command["value"])
+        return {}
     raise EngineError(f"unknown command {op}")
 
 

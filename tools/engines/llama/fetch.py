@@ -138,7 +138,13 @@ def put(folder, fill):
         os.rename(made, folder)
 
 
-def fetch_engine(root, say):
+def refuse(what, folder):
+    raise FetchError(
+        f"{what} is not in the cache ({folder}); this gets it: python3 {os.path.abspath(__file__)}"
+    )
+
+
+def fetch_engine(root, say, offline=False):
     """Returns the folder to put on Python's path."""
     requirement, digest = pins()[ENGINE]
     folder = os.path.join(root, digest)
@@ -149,6 +155,8 @@ def fetch_engine(root, say):
             archive.extractall(made)
 
     if not wheel_is_intact(folder, digest):
+        if offline:
+            refuse(requirement, folder)
         say(f"downloading {requirement} (34 MB)")
         put(folder, fill)
         if not wheel_is_intact(folder, digest):
@@ -156,12 +164,14 @@ def fetch_engine(root, say):
     return folder
 
 
-def fetch_model(root, say):
+def fetch_model(root, say, offline=False):
     """Returns the path of the GGUF file."""
     folder = os.path.join(root, MODEL_SHA256)
     path = os.path.join(folder, MODEL_FILE)
     if os.path.isfile(path) and sha256_of(path) == MODEL_SHA256:
         return path
+    if offline:
+        refuse(MODEL_FILE, folder)
     wanted = [pin for name, pin in pins().items() if name.startswith(MODEL)]
 
     def fill(made):
@@ -190,8 +200,9 @@ def fetch_model(root, say):
     return path
 
 
-def fetch(say=lambda text: None):
-    """Both of them. Returns {"engine": folder, "model": path, "engine_name": ..., "model_name": ...}."""
+def fetch(say=lambda text: None, offline=False):
+    """Both of them. Returns {"engine": folder, "model": path, "engine_name": ..., "model_name": ...}.
+    Offline, what is missing is an error."""
     if sys.version_info < (3, 10):
         raise FetchError(
             f"the engine needs Python 3.10 or later, this is {platform.python_version()}"
@@ -199,8 +210,8 @@ def fetch(say=lambda text: None):
     root = cache_root()
     with locked(root):
         return {
-            "engine": fetch_engine(root, say),
-            "model": fetch_model(root, say),
+            "engine": fetch_engine(root, say, offline),
+            "model": fetch_model(root, say, offline),
             "model_sha256": MODEL_SHA256,
             "engine_name": pins()[ENGINE][0],
             "model_name": MODEL_FILE,
@@ -208,9 +219,12 @@ def fetch(say=lambda text: None):
 
 
 def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--offline", action="store_true", help="say what is missing, get nothing")
+    options = parser.parse_args()
     try:
-        print(json.dumps(fetch(lambda text: print(text, file=sys.stderr)), indent=2))
+        found = fetch(lambda text: print(text, file=sys.stderr), options.offline)
+        print(json.dumps(found, indent=2))
     except FetchError as error:
         print(error, file=sys.stderr)
         return 1

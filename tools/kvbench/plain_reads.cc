@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "tools/kvbench/plain_file.h"
+#include "tools/kvbench/plain_reads.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -10,17 +10,15 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <random>
 
 #include "runtime/base/check.h"
 #include "tools/kvbench/benchmark.h"
-#include "tools/kvbench/scratch.h"
 
 namespace kvmm::bench {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr uint64_t kStep = 2 << 20;
+constexpr uint64_t kLane = 2 << 20;
 
 double us_since(Clock::time_point start) {
   return std::chrono::duration<double, std::micro>(Clock::now() - start).count();
@@ -28,21 +26,10 @@ double us_since(Clock::time_point start) {
 
 }  // namespace
 
-PlainFile::PlainFile(const std::string& dir, uint64_t bytes, uint64_t size, unsigned depth) {
-  check(bytes % kStep == 0 && size <= kStep && depth != 0, "shape of the file", bytes, size);
-  {
-    const ScratchDir scratch(dir, bytes);
-    const std::string path = scratch.file("plain");
-    fd_ = open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_DIRECT | O_CLOEXEC, 0600);
-    if (fd_ < 0) {
-      throw Failure(errno == EINVAL ? kExitImpossible : kExitFailed,
-                    fmt::format("{}: {}; the file system must take O_DIRECT: name another "
-                                "directory with --dir",
-                                path, std::strerror(errno)));
-    }
-  }
+PlainReads::PlainReads(int fd, uint64_t size, unsigned depth) : fd_(fd) {
+  check(size <= kLane && depth != 0, "shape of the reads", size, depth);
   try {
-    memory_bytes_ = kStep * (depth + 1);  // one more: a whole huge page whatever the start is
+    memory_bytes_ = kLane * (depth + 1);  // one more: a whole huge page whatever the start is
     void* const memory =
         mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
@@ -51,7 +38,7 @@ PlainFile::PlainFile(const std::string& dir, uint64_t bytes, uint64_t size, unsi
     }
     memory_ = static_cast<char*>(memory);
     (void)madvise(memory_, memory_bytes_, MADV_HUGEPAGE);  // a wish; small pages do too
-    write_all(bytes);
+    std::memset(memory_, 1, memory_bytes_);                // it is there before anything is timed
     if (const int result = io_uring_queue_init(depth, &ring_, 0); result != 0) {
       throw Failure(kExitImpossible,
                     fmt::format("io_uring: {}; kernel.io_uring_disabled and the container's "
@@ -65,62 +52,44 @@ PlainFile::PlainFile(const std::string& dir, uint64_t bytes, uint64_t size, unsi
   }
 }
 
-PlainFile::~PlainFile() {
+PlainReads::~PlainReads() {
   release();
 }
 
-void PlainFile::release() {
+void PlainReads::release() {
   if (ring_open_) {
     io_uring_queue_exit(&ring_);
   }
   if (memory_ != nullptr) {
     munmap(memory_, memory_bytes_);
   }
-  if (fd_ >= 0) {
-    close(fd_);
-  }
+  close(fd_);
 }
 
-void PlainFile::write_all(uint64_t bytes) {
-  std::mt19937_64 random(1);  // not zeros: a disk may treat them as nothing
-  for (uint64_t i = 0; i < memory_bytes_; i += sizeof(uint64_t)) {
-    const uint64_t word = random();
-    std::memcpy(memory_ + i, &word, sizeof(word));
-  }
-  for (uint64_t at = 0; at < bytes; at += kStep) {
-    std::memcpy(memory_, &at, sizeof(at));
-    const ssize_t n = pwrite(fd_, memory_, kStep, static_cast<off_t>(at));
-    if (n != static_cast<ssize_t>(kStep)) {
-      throw Failure(kExitFailed, fmt::format("writing the file for plain reads: {}; name another "
-                                             "directory with --dir",
-                                             n < 0 ? std::strerror(errno) : "cut short"));
-    }
-  }
-  if (fsync(fd_) != 0) {
-    throw Failure(kExitFailed,
-                  fmt::format("flushing the file for plain reads: {}", std::strerror(errno)));
-  }
-}
-
-Pass PlainFile::read(const std::vector<uint64_t>& pages, uint64_t size, unsigned depth) {
-  check(size <= kStep && kStep * (depth + 1) <= memory_bytes_, "as it was made", size, depth);
+Pass PlainReads::read(const std::vector<PlainRead>& reads, uint64_t size, unsigned depth) {
+  check(size <= kLane && kLane * (depth + 1) <= memory_bytes_, "as it was made", size, depth);
   Pass pass;
-  pass.latency_us.reserve(pages.size());
-  std::vector<Clock::time_point> started(depth);
+  pass.latency_us.reserve(reads.size());
+  struct Lane {
+    Clock::time_point started;
+    uint64_t first_word = 0;
+  };
+  std::vector<Lane> lanes(depth);
   size_t next = 0;
   const auto submit = [&](unsigned lane) {
     io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
     check(sqe != nullptr, "a ring has as many entries as it is deep");
-    started[lane] = Clock::now();
-    io_uring_prep_read(sqe, fd_, memory_ + lane * kStep, static_cast<unsigned>(size),
-                       pages[next++] * size);
+    const PlainRead& read = reads[next++];
+    lanes[lane] = {Clock::now(), read.first_word};
+    io_uring_prep_read(sqe, fd_, memory_ + lane * kLane, static_cast<unsigned>(size), read.offset);
     io_uring_sqe_set_data64(sqe, lane);
     return io_uring_submit(&ring_) == 1 ? 0 : EIO;
   };
   const Clock::time_point begin = Clock::now();
   int error = 0;
+  uint64_t wrong = 0;
   size_t flying = 0;
-  for (unsigned lane = 0; lane < depth && next < pages.size(); ++lane) {
+  for (unsigned lane = 0; lane < depth && next < reads.size(); ++lane) {
     error = submit(lane);
     ++flying;
   }
@@ -137,11 +106,14 @@ Pass PlainFile::read(const std::vector<uint64_t>& pages, uint64_t size, unsigned
     const int result = cqe->res;
     io_uring_cqe_seen(&ring_, cqe);
     --flying;
-    pass.latency_us.push_back(us_since(started[lane]));
+    pass.latency_us.push_back(us_since(lanes[lane].started));
     if (result != static_cast<int>(size)) {
       error = result < 0 ? -result : EIO;
     }
-    if (error == 0 && next < pages.size()) {
+    uint64_t word = 0;
+    std::memcpy(&word, memory_ + lane * kLane, sizeof(word));
+    wrong += lanes[lane].first_word == 0 || word == lanes[lane].first_word ? 0 : 1;
+    if (error == 0 && next < reads.size()) {
       error = submit(lane);
       ++flying;
     }
@@ -150,7 +122,41 @@ Pass PlainFile::read(const std::vector<uint64_t>& pages, uint64_t size, unsigned
   if (error != 0) {
     throw Failure(kExitFailed, fmt::format("a plain read failed: {}", std::strerror(error)));
   }
+  if (wrong != 0) {
+    throw Failure(kExitFailed,
+                  fmt::format("{} of {} plain reads found another page than was there before: "
+                              "the two sides do not read the same bytes",
+                              wrong, reads.size()));
+  }
   return pass;
+}
+
+int open_direct(const std::string& path) {
+  const int fd = open(path.c_str(), O_RDONLY | O_DIRECT | O_CLOEXEC);
+  if (fd < 0) {
+    throw Failure(errno == EINVAL ? kExitImpossible : kExitFailed,
+                  fmt::format("{}: {}; the file system must take O_DIRECT: name another directory "
+                              "with --dir",
+                              path, std::strerror(errno)));
+  }
+  return fd;
+}
+
+std::vector<PlainRead> data_of(int fd, uint64_t step) {
+  std::vector<PlainRead> all;
+  const off_t size = lseek(fd, 0, SEEK_END);
+  for (uint64_t at = 0; size > 0 && at + step <= static_cast<uint64_t>(size); at += step) {
+    const off_t data = lseek(fd, static_cast<off_t>(at), SEEK_DATA);
+    if (data < 0) {
+      break;  // only holes are left
+    }
+    const uint64_t here = static_cast<uint64_t>(data) / step * step;
+    at = std::max(at, here);
+    if (at + step <= static_cast<uint64_t>(size)) {
+      all.push_back({at, 0});
+    }
+  }
+  return all;
 }
 
 }  // namespace kvmm::bench
