@@ -228,6 +228,7 @@ class Mm {
   void want_mapped(Page& p);
   void want_out(Page& p);
   void want_clean(Page& p);
+  static bool wanted_somewhere(Page& p);
   void clear_want_mapped(Page& p);
   void set_want_out(Page& p);
   void clear_want_out(Page& p);

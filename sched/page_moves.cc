@@ -136,6 +136,9 @@ void Mm::drop(Page& p) {
   p.clear(Page::kReadaheadMark);
   p.clear(Page::kWantResident);
   clear_want_out(p);
+  if (!is_urgent(p)) {
+    clear_want_mapped(p);  // a prefetch: there is nothing to bring any more
+  }
   clear_want_clean(p, Errc::kOk);
   clear_doomed(p);
   advance(p);  // a touch that came meanwhile gets zeros

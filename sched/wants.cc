@@ -102,6 +102,20 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
 }
 
 void Mm::want_mapped(Page& p) {
+  if (p.place != Place::kMapped && !wanted_somewhere(p)) {
+    // Who waited was let go before the page was taken away again; or a pin came while it still was
+    // mapped, and wants it back.
+    if (!p.has(Page::kPinWaited)) {
+      clear_want_mapped(p);
+      return advance(p);
+    }
+    p.object->for_each_pte(p.index, [&](Vma& v, Pte& pte) {
+      if (v.space == p.object->home()) {
+        pte.set(Pte::kWanted);
+      }
+      return true;
+    });
+  }
   switch (p.place) {
     case Place::kMapped: {
       bool more = false;
@@ -131,6 +145,15 @@ void Mm::want_mapped(Page& p) {
     default:
       check(false, "nothing is in flight here", p.place, p.flags);
   }
+}
+
+bool Mm::wanted_somewhere(Page& p) {
+  bool wanted = false;
+  p.object->for_each_pte(p.index, [&](Vma&, Pte& pte) {
+    wanted = pte.has(Pte::kWanted);
+    return !wanted;
+  });
+  return wanted;
 }
 
 void Mm::clear_want_mapped(Page& p) {

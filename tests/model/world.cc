@@ -28,6 +28,7 @@ World::World(const WorldConfig& c) : config(c) {
   m.fixed_frames = c.fixed_frames;
   m.kind = c.fixed_frames ? FrameKind::kShareable : FrameKind::kMovable;
   if (c.asynchronous_mmu) {
+    m.timing.asynchronous = true;
     m.timing.latency = micros(5);
     m.jitter = micros(20);
   }
@@ -57,13 +58,20 @@ World::World(const WorldConfig& c) : config(c) {
   deps.completions = &completions;
   mm = std::make_unique<Mm>(deps, mm_config);
   if (c.swap.value() != 0) {
-    SwapAreaConfig a;
-    a.name = "swap0";
-    a.path = "sim";
-    a.wait = [this] { clock.advance_to_alarm(); };
-    auto area = must(SwapArea::open(*disk, a), "a swap area");
-    mm->area_added(*area);
-    must(swap.add(std::move(area)), "a swap space");
+    BlockOps* block = disk.get();
+    if (c.stacked_disk) {
+      errors = std::make_unique<ErrorBlock>(*disk, c.seed + 2, 256);
+      delay = std::make_unique<DelayBlock>(*errors, clock, DelayConfig{});
+      block = delay.get();
+    }
+    add_area(*block, "swap0", 0);
+  }
+  if (c.swap_2.value() != 0) {
+    d.capacity = c.swap_2;
+    d.seed = c.seed + 3;
+    disk_2 = std::make_unique<SimDisk>(clock, d);
+    disk_2->set_guard(mmu.get());
+    add_area(*disk_2, "swap1", -1);
   }
   ArenaSpec s;
   s.id = next_id_++;
@@ -93,6 +101,17 @@ World::~World() {
   for (const AddressRange& r : arena->ranges) {
     mmu->release(r);
   }
+}
+
+void World::add_area(BlockOps& block, const char* name, int32_t priority) {
+  SwapAreaConfig a;
+  a.name = name;
+  a.path = name;
+  a.priority = priority;
+  a.wait = [this] { clock.advance_to_alarm(); };
+  auto area = must(SwapArea::open(block, a), "a swap area");
+  mm->area_added(*area);
+  must(swap.add(std::move(area)), "a swap space");
 }
 
 AddressSpace& World::open(uint32_t lane, ObjectKind kind) {
@@ -169,19 +188,25 @@ bool World::start_read(AddressSpace& space, uint32_t plane, uint32_t index, uint
   return mmu->read(address(space, plane, index), bytes, thread) != SimAccess::kFault;
 }
 
-World::Answer World::access(AddressSpace& space, uint32_t plane, uint32_t index,
-                            std::optional<uint64_t> value) {
+World::Answer World::try_access(AddressSpace& space, uint32_t plane, uint32_t index,
+                                uint32_t thread, std::optional<uint64_t> value) {
   Answer a;
   std::array<std::byte, 8> bytes{};
+  if (value) {
+    std::memcpy(bytes.data(), &*value, 8);
+    a.access = mmu->write(address(space, plane, index), bytes, thread);
+  } else {
+    a.access = mmu->read(address(space, plane, index), bytes, thread);
+    std::memcpy(&a.value, bytes.data(), 8);
+  }
+  return a;
+}
+
+World::Answer World::access(AddressSpace& space, uint32_t plane, uint32_t index,
+                            std::optional<uint64_t> value) {
   for (int i = 0;; ++i) {
     kvmm::check(i < kPassesMax, "a touch is answered", i, config.seed);
-    if (value) {
-      std::memcpy(bytes.data(), &*value, 8);
-      a.access = mmu->write(address(space, plane, index), bytes, 1);
-    } else {
-      a.access = mmu->read(address(space, plane, index), bytes, 1);
-      std::memcpy(&a.value, bytes.data(), 8);
-    }
+    const Answer a = try_access(space, plane, index, 1, value);
     if (a.access != SimAccess::kFault) {
       return a;
     }

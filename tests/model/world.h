@@ -13,6 +13,8 @@
 #include <string>
 #include <vector>
 
+#include "drivers/delay/delay_driver.h"
+#include "drivers/error/error_driver.h"
 #include "drivers/sim/sim_data.h"
 #include "drivers/sim/sim_disk.h"
 #include "drivers/sim/sim_mmu.h"
@@ -34,6 +36,10 @@ struct WorldConfig {
   bool asynchronous_mmu = false;
   bool fixed_frames = false;
   EngineKind engine = EngineKind::kFaulting;
+  // The disk is stacked: SimDisk <- ErrorBlock <- DelayBlock. Both are transparent until told
+  // otherwise.
+  bool stacked_disk = false;
+  Bytes swap_2;  // a second swap area of this size, of lower priority; 0: none
 };
 
 class World {
@@ -51,6 +57,9 @@ class World {
   };
   Answer read(AddressSpace& space, uint32_t plane, uint32_t page);
   Answer write(AddressSpace& space, uint32_t plane, uint32_t page, uint64_t value);
+  // One try of an access: kFault says that the thread waits, and that it must try again.
+  Answer try_access(AddressSpace& space, uint32_t plane, uint32_t page, uint32_t thread,
+                    std::optional<uint64_t> value);
   // Starts an access that may fault and returns at once: true if it was answered.
   bool start_read(AddressSpace& space, uint32_t plane, uint32_t page, uint32_t thread);
 
@@ -74,7 +83,9 @@ class World {
   const WorldConfig config;
   SimClock clock;
   std::unique_ptr<SimMmu> mmu;
-  std::unique_ptr<SimDisk> disk;
+  std::unique_ptr<SimDisk> disk, disk_2;
+  std::unique_ptr<ErrorBlock> errors;  // stacked_disk
+  std::unique_ptr<DelayBlock> delay;   // stacked_disk
   std::unique_ptr<SimData> data;
   CompletionQueue completions;
   std::unique_ptr<TierTable> tiers;
@@ -86,6 +97,7 @@ class World {
   std::vector<std::unique_ptr<AddressSpace>> spaces;
 
  private:
+  void add_area(BlockOps& block, const char* name, int32_t priority);
   Answer access(AddressSpace& space, uint32_t plane, uint32_t page, std::optional<uint64_t> value);
   VirtAddr address(AddressSpace& space, uint32_t plane, uint32_t page);
   uint64_t next_id_ = 1;
