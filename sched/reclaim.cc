@@ -333,15 +333,21 @@ void Mm::answer_hopeless() {
     p.clear(Page::kReadaheadMark);
     advance(p);
   }
-  if (pins_open_ != 0 || !fenced_.empty()) {
-    return;  // an engine will unpin
-  }
-  while (!waiting_urgent_.empty() && !can_start(waiting_urgent_.front())) {
-    Page& p = waiting_urgent_.front();
+  // One after another, because each answer may let an engine unpin: batches that all wait, wait for
+  // each other; one that waits for nothing any more will be unpinned, and so will what is fenced.
+  while (pins_open_ == pin_table_.open.size() && fenced_.empty() && !waiting_urgent_.empty() &&
+         !can_start(waiting_urgent_.front())) {
+    // A pin can be told; a touch can only be poisoned.
+    auto victim = std::find_if(waiting_urgent_.begin(), waiting_urgent_.end(), [&](const Page& p) {
+      return !p.has(Page::kUrgent) && !can_start(p);
+    });
+    Page& p = victim != waiting_urgent_.end() ? *victim : waiting_urgent_.front();
     stop_waiting(p);
     MmStats::add(stats_.no_memory);
     notice(MmNotice::Kind::kNoMemory, Errc::kNoMemory, p);
-    poison_wanted(p);
+    if (p.has(Page::kUrgent)) {
+      poison_wanted(p);
+    }
     clear_want_mapped(p);
     pin_arrived(p);
   }

@@ -66,8 +66,10 @@ void Object::check_invariants() {
     const bool needs_slot = p.place == Place::kSwapped || p.place == Place::kReading;
     check(!needs_slot || p.slot != 0, "swapped pages have a slot", i, p.place);
     check(p.place != Place::kNone || p.slot == 0, "a page that is nowhere has no slot", i, p.slot);
-    check(p.pins == 0 || p.place == Place::kMapped || p.has(Page::kWantMapped),
-          "pinned pages are mapped or wanted", i, p.place);
+    // Without a frame: the pin was told that its content is gone, or that there is no memory.
+    check(p.pins == 0 || p.place == Place::kMapped || p.has(Page::kWantMapped) ||
+              (!place_has_frame(p.place) && !p.has(Page::kPinWaited)),
+          "pinned pages are mapped or wanted, or their pins were refused", i, p.place);
     bool any = false;
     for_each_pte(i, [&](Vma&, Pte& pte) {
       const DeviceView v = device_view(p.place, pte.has(Pte::kPresent), pte.has(Pte::kPoisoned));

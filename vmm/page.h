@@ -17,7 +17,8 @@
 // Invariants
 //   1. `frame` is set exactly in the places that have a frame; frame->page points back.
 //   2. `slot` is set in kSwapped and kReading, may be set (swap cache) wherever there is a frame.
-//   3. pins > 0 only in kMapped, or while kWantMapped is set.
+//   3. pins > 0 only in kMapped, or while kWantMapped is set, or without a frame after the pin was
+//      told that the page cannot be had.
 //   4. A page is on the active list of its session when mapped, on the inactive list when unmapped,
 //   on a
 //      waiting list when it waits for a frame, an operation or a retry; never on two.
