@@ -235,7 +235,7 @@ class Mm {
   void clear_want_clean(Page& p, Errc result);
   void clear_doomed(Page& p);
   void doom(Page& p, MmJob& job);
-  void seal(AddressSpace& space, uint64_t a, uint64_t b);
+  void seal(AddressSpace& space, uint64_t a, uint64_t b, uint64_t written);
 
   // reclaim.cc
   void reclaim();

@@ -64,6 +64,10 @@ void Mm::finish_check(PageOp& op) {
   const std::span<const uint64_t> digests(op.digests.data(), piece_count(p.object->page_size()));
   const uint64_t found = page_checksum(digests, p.object->identity_of(p));
   const bool same = p.has(Page::kHasChecksum) && found == p.checksum;
+  const bool violated = !same && p.has(Page::kSealSummed) && p.content == Content::kSealed;
+  if (same && p.content == Content::kSealed) {
+    p.set(Page::kSealSummed);
+  }
   if (same && p.has(Page::kSlotCurrent)) {
     give_op(op);
     p.set(Page::kProvedClean);
@@ -74,7 +78,8 @@ void Mm::finish_check(PageOp& op) {
     advance(p);
     return;
   }
-  if (!same && p.has(Page::kHasChecksum) && p.content == Content::kSealed) {
+  if (violated) {
+    p.clear(Page::kSealSummed);  // said once
     // The engine wrote to a page that it had declared finished. What it wrote last is kept.
     MmStats::add(stats_.seal_violations);
     if (home != nullptr) {
@@ -188,6 +193,10 @@ void Mm::finish_write(PageOp& op) {
   p.set(Page::kHasChecksum);
   p.set(Page::kSlotCurrent);
   p.set(Page::kProvedClean);  // unmapped since before its checksum was taken
+  p.clear(Page::kSealSummed);
+  if (p.content == Content::kSealed) {
+    p.set(Page::kSealSummed);
+  }
   p.attempts = 0;
   area.record(op.slot, p.object->identity_of(p), p.checksum, Bytes(size));
   p.apply(PageEvent::kWritten);
@@ -285,6 +294,7 @@ void Mm::read_failed(PageOp& op, Errc why) {
   release_frame(p);
   release_slot(p);
   p.clear(Page::kHasChecksum);
+  p.clear(Page::kSealSummed);
   ++p.generation;
   const bool wrong = why == Errc::kCorrupt || why == Errc::kStale || why == Errc::kModelMismatch;
   if (wrong) {

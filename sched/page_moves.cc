@@ -131,6 +131,7 @@ void Mm::drop(Page& p) {
   p.content = Content::kEmpty;
   p.attempts = 0;
   p.clear(Page::kHasChecksum);
+  p.clear(Page::kSealSummed);
   p.clear(Page::kWriteBlocked);
   p.clear(Page::kReadahead);
   p.clear(Page::kReadaheadMark);

@@ -72,23 +72,30 @@ Result<void> Mm::append(AddressSpace& space, uint64_t n) {
   space.tokens += n;
   space.stats.tokens.store(space.tokens, std::memory_order_relaxed);
   touched(space, now_);
-  seal(space, before, space.tokens);
+  seal(space, before, space.tokens, space.tokens);
   return {};
 }
 
-// Seals the pages of [a, b) that no token after `b` has a byte in.
-void Mm::seal(AddressSpace& space, uint64_t a, uint64_t b) {
+// Seals the pages of [a, b) that no token from `written` on has a byte in.
+void Mm::seal(AddressSpace& space, uint64_t a, uint64_t b, uint64_t written) {
   for (uint32_t plane = 0; plane < space.planes().size(); ++plane) {
     if (space.arena().planes[plane].window != 0) {
       continue;  // a ring is rewritten: its pages never seal
     }
     Object& o = *space.planes()[plane].object;
     const auto touched_pages = space.pages_of_tokens(plane, a, b);
-    const auto whole = space.whole_pages_of_tokens(plane, 0, b);
+    const auto whole = space.whole_pages_of_tokens(plane, 0, written);
     for (uint32_t i = touched_pages.begin; i < std::min(touched_pages.end, whole.end); ++i) {
       Page& p = o.page(i);
       if (p.content != Content::kSealed && p.place != Place::kDiscarded) {
         p.content = Content::kSealed;
+        // The checksum may be of bytes from before, unless no engine reached the page since.
+        const bool same = p.place == Place::kSwapped || p.place == Place::kReading ||
+                          (p.place == Place::kUnmapped && p.has(Page::kProvedClean));
+        p.clear(Page::kSealSummed);
+        if (same && p.has(Page::kHasChecksum)) {
+          p.set(Page::kSealSummed);
+        }
         trace(TraceEvent::seal, space.id(), i, p.generation);
       }
     }
@@ -208,16 +215,39 @@ Result<void> Mm::recompute_begin(AddressSpace& space, uint64_t a, uint64_t b) {
   if (space.raw() || a >= b || b > space.tokens) {
     return space.raw() ? Errc::kInvalid : Errc::kRange;
   }
-  for (uint32_t plane = 0; plane < space.planes().size(); ++plane) {
-    Object& o = *space.planes()[plane].object;
-    const auto r = space.pages_of_tokens(plane, a, b);
-    for (uint32_t i = r.begin; i < std::min(r.end, o.used_end()); ++i) {
-      Page& p = o.page(i);
-      if (p.place == Place::kDiscarded) {
-        drop(p);  // reads as zeros, a new generation, no poison
+  bool any = false;
+  bool partly = false;
+  auto each = [&](auto&& fn) {
+    for (uint32_t plane = 0; plane < space.planes().size(); ++plane) {
+      Object& o = *space.planes()[plane].object;
+      const auto r = space.pages_of_tokens(plane, a, b);
+      for (uint32_t i = r.begin; i < std::min(r.end, o.used_end()); ++i) {
+        fn(plane, o.page(i));
       }
     }
+  };
+  each([&](uint32_t plane, const Page& p) {
+    if (p.place == Place::kDiscarded) {
+      uint64_t first = 0;
+      uint64_t end = 0;
+      space.tokens_of_page(plane, p.index, &first, &end);
+      any = true;
+      partly = partly || first < a || std::min(end, space.tokens) > b;
+    }
+  });
+  if (!any) {
+    return Error(Errc::kInvalid, "nothing of these tokens is gone");
   }
+  if (partly) {  // its other tokens would read as zeros, and nobody would know
+    return Error(Errc::kRange, "a page that is gone holds tokens outside of these as well");
+  }
+  each([&](uint32_t, Page& p) {
+    if (p.place == Place::kDiscarded) {
+      drop(p);  // reads as zeros, a new generation, no poison
+    } else if (p.content == Content::kSealed) {
+      p.content = Content::kOpen;  // a plane that is whole: the engine writes every plane again
+    }
+  });
   trace(TraceEvent::recompute, space.id(), a, b);
   return {};
 }
@@ -226,8 +256,7 @@ Result<void> Mm::recompute_end(AddressSpace& space, uint64_t a, uint64_t b) {
   if (space.raw() || a >= b || b > space.tokens) {
     return space.raw() ? Errc::kInvalid : Errc::kRange;
   }
-  seal(space, a, b);
-  // The last page of the session may be shared with tokens that are not written yet.
+  seal(space, a, b, space.tokens);
   return {};
 }
 

@@ -62,6 +62,7 @@ struct Page {
     kProbe = 1 << 14,         // unmapped only to see whether its session still runs
     kPinWaited = 1 << 15,     // a pin counts it as missing
     kCounted = 1 << 16,       // among those that wait urgently
+    kSealSummed = 1 << 17,    // `checksum` is that of the sealed content: a change is a violation
   };
 
   PageHook hook;  // active, inactive or waiting list

@@ -248,8 +248,9 @@ typedef struct kvmm_range {
 KVMM_API kvmm_status kvmm_recompute_ranges(kvmm_session* session, kvmm_range* ranges,
                                            size_t capacity, size_t* count);
 /* Makes the pages of [a, b) writable again: those that are gone as zeros, with a new generation;
- * those of planes that are whole keep their bytes until the engine writes them. ERANGE; EINVALID:
- * nothing of it is gone. */
+ * those of planes that are whole keep their bytes until the engine writes them. ERANGE: outside the
+ * session, or a page that is gone holds tokens outside [a, b) too; EINVALID: nothing of it is gone.
+ */
 KVMM_API kvmm_status kvmm_recompute_begin(kvmm_session* session, uint64_t a, uint64_t b);
 /* Says that [a, b) is written; full pages are sealed. */
 KVMM_API kvmm_status kvmm_recompute_end(kvmm_session* session, uint64_t a, uint64_t b);
