@@ -80,6 +80,7 @@ bool Mm::take_notice(MmNotice* out) {
 void Mm::step(Tick now) {
   now_ = now;
   next_due_ = Tick(0);
+  ++step_number_;
   // Each round finishes what has completed and starts what that made possible. Devices that finish
   // inside submit make a second round useful; the bound keeps one step short.
   for (int round = 0; round < 16; ++round) {

@@ -244,6 +244,7 @@ class Mm {
   bool in_pass(const AddressSpace& space, int pass) const;
   bool reclaim_from(AddressSpace& space, Bytes size);
   bool block_reclaimable(Page& p);
+  bool just_mapped(const Page& p);
   uint64_t coming_frames(Bytes size);
   uint64_t out_bytes() const;
   void probe_spaces();
@@ -316,6 +317,8 @@ class Mm {
   std::array<Frame*, 16> blocks_out_{};  // one frame of each block that is being emptied
   bool swap_room_changed_ = false;
   bool swap_full_said_ = false;
+  uint8_t step_number_ = 0;   // modulo 256
+  bool passed_over_ = false;  // the last reclaim left out a page that was mapped in the same step
   struct IndexOp {
     BlockRequest io;
     IndexWrite write;

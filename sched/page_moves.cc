@@ -241,6 +241,7 @@ void Mm::finish_map(PageOp& op) {
     return !present;
   });
   p.apply(present ? PageEvent::kMapped : PageEvent::kMapFailed);
+  p.mapped_in = step_number_;
   if (failed == Errc::kOk) {
     p.attempts = 0;
     advance(p);  // answers who waits; another mapping of a shared page may be wanted by now

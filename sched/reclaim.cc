@@ -137,12 +137,20 @@ uint64_t Mm::coming_frames(Bytes size) {
   return pool_->class_stats(size).free + blocks * per_block + out_of_[cls];
 }
 
+// Who waited for a page has not run since it was mapped in this very step. Were it the next victim,
+// a session whose other pages cannot go (swap is full) would read it for ever and never get on.
+bool Mm::just_mapped(const Page& p) {
+  const bool just = p.place == Place::kMapped && p.mapped_in == step_number_;
+  passed_over_ = passed_over_ || just;
+  return just;
+}
+
 bool Mm::block_reclaimable(Page& p) {
   bool all = true;
   pool_->for_each_frame_in_block(*p.frame, [&](Frame& f) {
     all = all && !f.working &&
           (f.page == nullptr || f.page->has(Page::kWantOut) ||
-           (reclaimable(*f.page) && !f.page->has(Page::kWriteBlocked)));
+           (reclaimable(*f.page) && !f.page->has(Page::kWriteBlocked) && !just_mapped(*f.page)));
   });
   return all;
 }
@@ -151,7 +159,7 @@ bool Mm::block_reclaimable(Page& p) {
 // free. `size` 0: any page.
 bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
   auto take = [&](Page& p) {
-    if (!reclaimable(p) || p.has(Page::kWriteBlocked)) {
+    if (!reclaimable(p) || p.has(Page::kWriteBlocked) || just_mapped(p)) {
       return false;
     }
     if (size.value() == 0 || fixed_frames_ || p.object->page_size() == size) {
@@ -211,17 +219,19 @@ void Mm::reclaim_for_waiting(uint64_t window) {
     }
   }
   if (!waiting_.empty() && waiting_urgent_.empty()) {
-    // Prefetch takes from idle sessions only.
+    // Prefetch takes from idle sessions only; swapoff from everybody, it has to come to its end.
+    const int last_pass = drains_.empty() ? kPassIdle : kPasses - 1;
     const Bytes size = waiting_.front().object->page_size();
     while (out_bytes() < window &&
            (coming_frames(size) == 0 ||
             pool_->free_bytes() + Bytes(out_bytes()) < size + tier_->watermarks().low) &&
-           reclaim_one(size, kPassIdle)) {
+           reclaim_one(size, last_pass)) {
     }
   }
 }
 
 void Mm::reclaim() {
+  passed_over_ = false;
   if (swap_room_changed_) {
     unblock_writes();
   }
@@ -318,7 +328,8 @@ void Mm::zero_ahead() {
 
 // Nothing is in flight, nothing can be reclaimed, and still pages wait: they get an answer.
 void Mm::answer_hopeless() {
-  if (ops_in_flight_ != 0 || !completions_->empty() || !retry_.empty() || !drains_.empty()) {
+  if (ops_in_flight_ != 0 || !completions_->empty() || !retry_.empty() || !drains_.empty() ||
+      passed_over_) {
     return;
   }
   while (!waiting_.empty()) {  // prefetch and readahead: they are given up

@@ -164,10 +164,12 @@ void Mm::step_drain() {
     }
     if (!left) {
       job.done = true;
-    } else if (stuck && ops_in_flight_ == 0 && completions_->empty() && out_bytes() == 0) {
+    } else if (stuck && !passed_over_ && ops_in_flight_ == 0 && completions_->empty() &&
+               out_bytes() == 0) {
       job.done = true;
       job.result = swap_->areas().size() > 1 ? Errc::kNoSpace : Errc::kNoMemory;
       job.area->set_accepting(true);
+      swap_room_changed_ = true;  // pages that found no room meanwhile may try again
     }
     if (job.done) {
       drains_.erase(drains_.begin() + static_cast<ptrdiff_t>(n));

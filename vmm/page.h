@@ -76,7 +76,8 @@ struct Page {
   uint32_t flags = 0;
   Content content = Content::kEmpty;
   Place place = Place::kNone;
-  uint8_t attempts = 0;  // failed tries of the operation that is wanted
+  uint8_t attempts = 0;   // failed tries of the operation that is wanted
+  uint8_t mapped_in = 0;  // the step that mapped it, modulo 256: not taken away in the same one
 
   bool has(Flag f) const { return (flags & f) != 0; }
   void set(Flag f) { flags |= f; }
