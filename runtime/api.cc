@@ -8,6 +8,7 @@ namespace {
 
 // Per thread, so that no call of another thread changes it; a fixed buffer, so that it is no object
 // with a destructor.
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables): what kvmm_last_error is
 thread_local char t_error[512] = "";
 
 void remember(const std::string& text) {

@@ -84,7 +84,7 @@ struct KvctlTest : ::testing::Test {
     return o.out;
   }
   Json good_json(const std::string& arguments) {
-    const Json json = Json::parse(good("--json " + arguments), nullptr, false);
+    Json json = Json::parse(good("--json " + arguments), nullptr, false);
     EXPECT_FALSE(json.is_discarded()) << arguments;
     return json;
   }

@@ -29,7 +29,7 @@ struct ProtocolTest : ::testing::Test {
         request ? answer_request(context, *request) : error_reply(request.error());
     EXPECT_EQ(reply.find('\n'), reply.size() - 1);
     EXPECT_TRUE(reply.starts_with("{\"kvmm\":1,\"ok\":")) << reply;
-    const Json json = Json::parse(reply, nullptr, false);
+    Json json = Json::parse(reply, nullptr, false);
     EXPECT_FALSE(json.is_discarded()) << reply;
     return json;
   }

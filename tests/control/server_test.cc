@@ -60,7 +60,7 @@ class RawClient {
       buffer_.append(piece, static_cast<size_t>(n));
     }
     const size_t end = buffer_.find('\n');
-    const std::string line = buffer_.substr(0, end);
+    std::string line = buffer_.substr(0, end);
     buffer_.erase(0, end + 1);
     return line;
   }

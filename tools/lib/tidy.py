@@ -23,8 +23,12 @@ class Keys:
     def __init__(self, root, tool):
         self.root = root
         version = subprocess.run([tool, "--version"], check=True, capture_output=True).stdout
-        with open(os.path.join(root, ".clang-tidy"), "rb") as f:
-            self.base = version + f.read()
+        self.base = version
+        for folder in ("", "tests", "tools"):
+            path = os.path.join(root, folder, ".clang-tidy")
+            if os.path.isfile(path):
+                with open(path, "rb") as f:
+                    self.base += f.read()
         self.files = {}
 
     def included(self, path):

@@ -117,6 +117,7 @@ TEST(CudaApi, TheToolkitsStubExportsEveryName) {
 #ifdef KVMM_HAVE_CUDA_H
 template <class T>
 constexpr size_t shape() {
+  // NOLINTNEXTLINE(bugprone-sizeof-expression): also of pointers
   return sizeof(T) * 4 + (std::is_pointer_v<T> ? 1 : 0) + (std::is_same_v<T, void> ? 2 : 0);
 }
 template <class A, class B>

@@ -99,7 +99,7 @@ inline uint64_t reference_hash(const Workload& work) {
 class TinyEngine : public testing::TestWithParam<EngineKind> {
  protected:
   // Opens the store or skips where the machine refuses; in CI a refusal is a failure.
-  std::unique_ptr<KvmmStore> open(KvmmStoreOptions options) {
+  std::unique_ptr<KvmmStore> open(const KvmmStoreOptions& options) {
     auto store = KvmmStore::open(options);
     if (store)
       return *std::move(store);

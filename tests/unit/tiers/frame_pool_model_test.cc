@@ -129,7 +129,7 @@ class PoolModel {
       }
       pool_.scrubbed(*f, tenant);
     }
-    held_.push_back({f, tenant});
+    held_.emplace_back(f, tenant);
   }
   void free_one() {
     if (held_.empty()) {

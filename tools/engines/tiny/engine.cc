@@ -160,7 +160,7 @@ Status Engine::run_pinning(uint64_t target) {
       return Status();
 
     std::vector<uint32_t> lost;
-    const Status status = run_batch(members, &lost);
+    Status status = run_batch(members, &lost);
     const bool too_large = status.code() == KVMM_ENOMEMORY;
     if (!status.ok() && !too_large)
       return status;

@@ -34,7 +34,7 @@ void Stream::launch(std::function<void()> work) {
 Stream::Mark& Stream::record() {
   std::lock_guard lock(mutex_);
   Mark& mark = marks_.emplace_back();
-  queue_.push_back([this, &mark] {
+  queue_.emplace_back([this, &mark] {
     std::lock_guard inner(mutex_);
     mark.reached_.store(true, std::memory_order_release);
     changed_.notify_all();
