@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arenas, sessions and swap areas of a runtime: how they come and go.
-#include <poll.h>
-
+// Arenas and sessions of a runtime: how they come and go.
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -12,7 +9,6 @@
 #include "runtime/runtime.h"
 
 namespace kvmm {
-
 // ------------------------------------------------------------------------------------ arenas
 
 Result<Arena*> Runtime::create_arena(ArenaSpec spec) {
@@ -331,127 +327,6 @@ Result<uint64_t> Runtime::sync(AddressSpace& space) {
   }
   MutexLock l(lock_);
   return ++sync_sequence_;
-}
-
-// ------------------------------------------------------------------------------------ swap
-
-Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priority) {
-  SwapDevice d;
-  SwapAreaConfig area_config;
-  {
-    MutexLock l(lock_);
-    for (const SwapDevice& s : swap_devices_) {
-      if (s.path == path) {
-        return Error(Errc::kExists, path + " is a swap area of this runtime already");
-      }
-    }
-    d.name = "swap" + std::to_string(next_swap_++);
-    d.path = path;
-    if (!config_.swap_volatile) {
-      for (const auto& [id, arena] : arenas_) {
-        if (!arena->spec.model_is_random) {
-          area_config.model_id = arena->spec.model_id;
-        }
-      }
-    }
-    Random random(platform_.seed + next_swap_);
-    for (uint8_t& b : area_config.uuid) {
-      b = static_cast<uint8_t>(random());
-    }
-  }
-  DeviceInfo info;
-  info.name = d.name;
-  info.cls = DeviceClass::kBlock;
-  info.bus = "file";
-  info.driver = platform_.swap_driver;
-  info.path = path;
-  info.capacity = size.value() != 0 ? size : gib(16);
-  auto device = registry_.bind(info);
-  if (!device) {
-    return device.error();
-  }
-  d.device = std::move(*device);
-  BlockOps* block = d.device->block();
-  check(block != nullptr, "a swap device has block ops");
-  area_config.name = d.name;
-  area_config.path = path;
-  area_config.priority = priority;
-  area_config.wait = [&] {
-    if (block->event_fd() >= 0) {
-      pollfd p{block->event_fd(), POLLIN, 0};
-      poll(&p, 1, 100);
-    } else if (!platform_.executor->threaded()) {
-      platform_.executor->pass_time();
-    }
-  };
-  auto area = SwapArea::open(*block, std::move(area_config));
-  if (!area) {
-    const Error& e = area.error();
-    const char* advice =
-        e.os_error == ECANCELED ? "; no thread for the kernel's I/O workers: raise ulimit -u" : "";
-    return Error(e.code, path + ": " + (e.detail.empty() ? errc_text(e.code) : e.detail) + advice,
-                 e.os_error);
-  }
-  MutexLock l(lock_);
-  {
-    MutexLock core(core_->lock());
-    SwapArea& opened = **area;
-    core_->mm().area_added(opened);
-    auto added = core_->swap().add(std::move(*area));
-    if (!added) {
-      return added.error();
-    }
-    core_->step();
-  }
-  core_->wake();  // it polls one descriptor more now
-  swap_devices_.push_back(std::move(d));
-  return {};
-}
-
-Result<void> Runtime::swapoff(const std::string& path) {
-  std::unique_ptr<SwapArea> gone;
-  {
-    MutexLock core(core_->lock());
-    SwapArea* area = core_->swap().find(path);
-    if (area == nullptr) {
-      return Error(Errc::kNotFound, path + " is no swap area of this runtime");
-    }
-    if (!area->accepting()) {
-      return Error(Errc::kBusy, path + " is being taken out already");
-    }
-    Mm::DrainJob job;
-    job.area = area;
-    core_->mm().drain(job);
-    core_->wait_until([&] { return job.done; });
-    if (job.result != Errc::kOk) {
-      return Error(job.result,
-                   path +
-                       " still holds pages, and neither memory nor another area has room "
-                       "for them: add one with swapon, or close sessions");
-    }
-    auto removed = core_->swap().remove(*area);
-    while (!removed && removed.code() == Errc::kBusy) {  // index sectors are being written
-      bool stepped = false;
-      core_->wait_until([&] { return std::exchange(stepped, true); });
-      removed = core_->swap().remove(*area);
-    }
-    if (!removed) {
-      return removed.error();
-    }
-    core_->mm().area_removed(**removed);
-    gone = std::move(*removed);
-  }
-  gone.reset();
-  SwapDevice device;
-  MutexLock l(lock_);
-  auto it = std::find_if(swap_devices_.begin(), swap_devices_.end(),
-                         [&](const SwapDevice& d) { return d.path == path || d.name == path; });
-  if (it != swap_devices_.end()) {
-    device = std::move(*it);
-    swap_devices_.erase(it);
-  }
-  core_->wake();
-  return {};
 }
 
 // ------------------------------------------------------------------------------------ lists

@@ -137,8 +137,10 @@ Result<void> SwapArea::identify() {
     if (decoded) {
       found = *decoded;
     } else if (decoded.code() != Errc::kInvalid) {
-      return Error(decoded.code(), config_.name + ": " + decoded.error().detail +
-                                       "; if nothing in it is wanted, format it with --force");
+      return Error(
+          decoded.code(),
+          config_.name + ": " + decoded.error().detail +
+              "; if nothing in it is wanted, delete it (a device: zero its head and tail)");
     } else if (Result<void> blank = check_blank(buffer); !blank) {
       return blank;
     }
@@ -148,7 +150,7 @@ Result<void> SwapArea::identify() {
     return Error(Errc::kModelMismatch,
                  config_.name +
                      ": the area is dedicated to another model; use another file, or "
-                     "format it with --force");
+                     "delete it");
   }
   if (config_.size > info_.capacity) {
     if (Result<void> grown = block_.resize(config_.size); !grown) {
@@ -196,8 +198,7 @@ Result<void> SwapArea::check_blank(std::span<std::byte> buffer) {
       if (!is_zero(piece)) {
         return Error(Errc::kInvalid, config_.name + ": " +
                                          (config_.path.empty() ? "the device" : config_.path) +
-                                         " has content and is not a swap area; use a new file or "
-                                         "--force");
+                                         " has content and is not a swap area; use a new file");
       }
     }
   }

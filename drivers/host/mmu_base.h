@@ -16,7 +16,7 @@
 // Invariants
 //   1. Nothing in submit, poll, read_faults and wake allocates memory or waits.
 //   2. All memory is MADV_DONTFORK and MADV_DONTDUMP: a forked child has none of it.
-// Thread safety: as MmuOps says; `read_faults`, `wake` and `fault_fd` from any thread, at any time.
+// Thread safety: as MmuOps says; `read_faults` and `fault_fd` from any thread, at any time.
 #pragma once
 
 #include <cstdint>

@@ -17,6 +17,7 @@ constexpr uint64_t kHuge = kPageSizeMax.value();
 constexpr int kAnonymous = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
 // The way back of a failed move may try this much harder than the way there.
 constexpr uint32_t kUndoFactor = 64;
+constexpr unsigned char kZeros[kPageSizeMin.value()] = {};
 
 }  // namespace
 
@@ -212,11 +213,46 @@ HostMmu::Outcome HostMoveMmu::unmap(Region& range, MapEntry& e, Bytes size) {
       return Outcome::of_errno(os);
     }
   }
-  const Outcome o = move_page({*frames, frame}, {range, va}, n, false);
+  Outcome o = move_page({*frames, frame}, {range, va}, n, false);
+  if (o.code == Errc::kNotFound) {
+    const int os = fill_holes(va, n);
+    if (os == ENOMEM || os == EAGAIN) {
+      return {Errc::kBusy, os};
+    }
+    if (os == 0) {
+      o = move_page({*frames, frame}, {range, va}, n, false);
+    }
+  }
   if (o.ok() && n == kHuge) {
     look_at_frame(*frames, frame, e);
   }
   return o;
+}
+
+int HostMoveMmu::fill_holes(uint64_t start, uint64_t length) {
+  const uint64_t end = start + length;
+  uint32_t tries = 0;
+  for (uint64_t at = pagemap_.first_absent(start, length); at < end;) {
+    const UffdStep step = uffd_->copy(at, kZeros, sizeof kZeros);
+    if (step.os_error == EAGAIN && ++tries <= config_.busy_retries) {
+      continue;
+    }
+    if (step.os_error != 0 && step.os_error != EEXIST) {
+      return step.os_error;
+    }
+    at += sizeof kZeros;
+  }
+  return 0;
+}
+
+// A thread waits although its page is mapped: another one was quicker, or it has dropped the page.
+void HostMoveMmu::wake(AddressRange range) {
+  const Region* region = ranges_.find(range.start.value(), range.length.value());
+  if (region != nullptr && range.length <= kPageSizeMax &&
+      region->all(range.start.value(), range.length.value(), Granule::kFull)) {
+    fill_holes(range.start.value(), range.length.value());
+  }
+  HostMmu::wake(range);
 }
 
 UffdStep HostMoveMmu::move_bytes(uint64_t dst, uint64_t src, uint64_t length, bool wake,

@@ -20,6 +20,9 @@
 // is never left in two halves; if even the way back fails, the entry says kIo and the book is
 // exact.
 //
+// An engine that gives memory of a mapped page back itself (MADV_DONTNEED) expects zeros, as of any
+// memory: the holes get fresh zero pages when they are touched or when the page is unmapped.
+//
 // Invariants
 //   1. Every page of ours is in a frame area or in a range, never in both, never in none.
 //   2. Nothing touches the address of an empty frame: it would wait for ever.
@@ -47,6 +50,7 @@ class HostMoveMmu final : public HostMmu {
   // `node` must be the configured one. Frames of 2 MiB are huge where the system gives such pages.
   Result<FrameArea> create_frames(Bytes size, uint32_t count, NodeId node) override;
   void destroy_frames(const FrameArea& area) override;
+  void wake(AddressRange range) override;
 
   // BLOCKING. Replaces the memory of the 2 MiB frame at `frame` by one fresh huge page of zeros.
   // REQUIRES: the frame is unmapped and nobody else uses it. Errors: kInvalid (no whole huge frame
@@ -69,13 +73,15 @@ class HostMoveMmu final : public HostMmu {
   Outcome move_page(Side to, Side from, uint64_t size, bool wake);
   // Moves until done or stuck; returns how far it came and why it stopped.
   UffdStep move_bytes(uint64_t dst, uint64_t src, uint64_t length, bool wake, uint32_t retries);
+  // 0 or errno: ENOMEM, ENOENT (no mapping any more).
+  int fill_holes(uint64_t start, uint64_t length);
   void look_at_frame(Region& frames, uint64_t frame, MapEntry& e);
   Result<void> self_test();
 
   const Pagemap pagemap_;
   Mutex frames_mutex_{LockRank::kDevice};  // held to change frames_, and by `rebuild` to search it;
                                            // never during a system call
-  RegionMap frames_;  // searched by serialised callers without the mutex
+  RegionMap frames_;                       // searched by serialised callers without the mutex
 };
 
 }  // namespace kvmm

@@ -60,6 +60,18 @@ bool Pagemap::any_present(uint64_t start, uint64_t length) const {
   return scan(*calls_, fd_, start, length, uapi::kPageIsPresent, &region) != 0;
 }
 
+uint64_t Pagemap::first_absent(uint64_t start, uint64_t length) const {
+  uapi::PageRegion region{};
+  switch (scan(*calls_, fd_, start, length, uapi::kPageIsPresent, &region)) {
+    case 0:
+      return start;
+    case 1:
+      return region.start > start ? start : region.end;
+    default:
+      return start + length;
+  }
+}
+
 bool Pagemap::is_huge(uint64_t start) const {
   uapi::PageRegion region{};
   return scan(*calls_, fd_, start, kPageSizeMax.value(), uapi::kPageIsHuge, &region) == 1 &&

@@ -25,6 +25,9 @@ class Pagemap {
   // Whether any page of [start, start + length) is present. Markers (poison) are not pages. An
   // answer that cannot be had counts as present: callers drop only what is absent.
   bool any_present(uint64_t start, uint64_t length) const;
+  // The first page of [start, start + length) that is not present; the end if all are, or if no
+  // answer can be had.
+  uint64_t first_absent(uint64_t start, uint64_t length) const;
   // Whether the 2 MiB at `start` are mapped as one huge page.
   bool is_huge(uint64_t start) const;
 

@@ -233,6 +233,17 @@ MmuInfo HostShareMmu::info() const {
   return i;
 }
 
+void HostShareMmu::wake(AddressRange range) {
+  const Region* region = ranges_.find(range.start.value(), range.length.value());
+  if (region != nullptr && range.length <= kPageSizeMax &&
+      region->all(range.start.value(), range.length.value(), Granule::kFull)) {
+    for (uint64_t at = range.start.value(); at < range.end().value(); at += kPageSizeMin.value()) {
+      uffd_->continue_range(at, kPageSizeMin.value());  // EEXIST: it is there
+    }
+  }
+  HostMmu::wake(range);
+}
+
 HostMmu::Outcome HostShareMmu::show(uint64_t va, uint64_t size, Prot) {
   bool cleared = false;
   uint64_t done = 0;

@@ -65,6 +65,8 @@ class HostShareMmu final : public FixedFrameMmu {
   // Errors: kPermission, kNotSupported (both with what to do), kNoMemory, kLimit.
   static Result<std::unique_ptr<HostShareMmu>> create(const HostConfig& config);
   MmuInfo info() const override;
+  // Besides maps again what the engine itself has unmapped of a mapped page (MADV_DONTNEED).
+  void wake(AddressRange range) override;
 
  protected:
   Outcome show(uint64_t va, uint64_t size, Prot prot) override;

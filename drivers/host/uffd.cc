@@ -146,6 +146,15 @@ UffdStep Uffd::move(uint64_t dst, uint64_t src, uint64_t length, bool wake) cons
   return step_of(rc, m.move, length);
 }
 
+UffdStep Uffd::copy(uint64_t dst, const void* from, uint64_t length) const {
+  uffdio_copy c{};
+  c.dst = dst;
+  c.src = reinterpret_cast<uint64_t>(from);
+  c.len = length;
+  const int rc = calls_->ioctl(fd_, UFFDIO_COPY, &c);
+  return step_of(rc, c.copy, length);
+}
+
 UffdStep Uffd::continue_range(uint64_t start, uint64_t length) const {
   uffdio_continue c{};
   c.range = {start, length};

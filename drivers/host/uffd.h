@@ -61,6 +61,9 @@ class Uffd {
   // os_error: EAGAIN (go on behind `done`), EBUSY (pinned or in I/O), EEXIST (something is at dst),
   // ENOENT (nothing is at src), EINVAL.
   UffdStep move(uint64_t dst, uint64_t src, uint64_t length, bool wake) const;
+  // Gives missing pages the bytes at `from`, in memory of their own, and lets threads that wait go
+  // on. os_error: EEXIST (something is at dst), ENOENT (no mapping), ENOMEM, EAGAIN.
+  UffdStep copy(uint64_t dst, const void* from, uint64_t length) const;
   // Maps the page-cache pages of a shared mapping. os_error: EEXIST, EFAULT (a hole), EAGAIN.
   UffdStep continue_range(uint64_t start, uint64_t length) const;
   // Accesses get SIGBUS from now on. os_error: EEXIST (a page or a marker is there), EAGAIN.

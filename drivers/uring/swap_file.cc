@@ -136,6 +136,28 @@ Result<SwapFile> SwapFile::open(const UringCalls& calls, const SwapFileConfig& c
   return file;
 }
 
+// swapon(8) warns of this; who reads KV reads the text that made it, so here it is an error.
+Result<void> SwapFile::check_private(const struct stat& file) const {
+  const bool device = S_ISBLK(file.st_mode);
+  if (const mode_t others = device ? 0007 : 0077; (file.st_mode & others) != 0) {
+    char mode[8];
+    std::snprintf(mode, sizeof mode, "%04o", file.st_mode & 07777u);
+    return refuse(Errc::kPermission,
+                  "has mode " + std::string(mode) +
+                      ": other users could read the KV in it; chmod " +
+                      (device ? "o-rwx " : "600 ") + path_,
+                  0);
+  }
+  if (!device && file.st_uid != ::geteuid()) {
+    return refuse(Errc::kPermission,
+                  "belongs to user " + std::to_string(file.st_uid) +
+                      ", who could read the KV in it; give this process (user " +
+                      std::to_string(::geteuid()) + ") a file of its own, or chown it",
+                  0);
+  }
+  return {};
+}
+
 Result<void> SwapFile::open_locked(const std::string& path) {
   path_ = path;
   struct stat before {};
@@ -165,6 +187,12 @@ Result<void> SwapFile::open_locked(const std::string& path) {
   check(::fstat(fd_, &now) == 0, "fstat of an open file");
   if (!S_ISREG(now.st_mode) && !S_ISBLK(now.st_mode)) {
     return refuse(Errc::kInvalid, "is neither a regular file nor a block device", 0);
+  }
+  if (Result<void> hidden = check_private(now); !hidden) {
+    if (!exists) {
+      ::unlink(path.c_str());  // a file system with modes of its own
+    }
+    return hidden;
   }
   if (calls_.flock(fd_, LOCK_EX | LOCK_NB) != 0) {
     if (errno == EWOULDBLOCK) {
@@ -252,7 +280,10 @@ Result<void> SwapFile::find_size(Bytes wanted) {
     }
   }
   if (capacity_.value() == 0) {
-    return refuse(Errc::kInvalid, "is empty; give its size, for example size=8G", 0);
+    return refuse(Errc::kInvalid,
+                  size_before_ == 0 ? "is empty; give its size, for example size=8G"
+                                    : "is smaller than one block of the disk; use a new file",
+                  0);
   }
   return {};
 }

@@ -36,8 +36,8 @@ class SwapFile {
  public:
   // BLOCKING. Errors (each text names the path): kInvalid (neither file nor block device, size 0, a
   // device smaller than size), kBusy (in use), kNotSupported (no direct I/O on this file system),
-  // kPermission, kNotFound (no such folder), kNoSpace (also a file size limit), kLimit
-  // (descriptors), kIo.
+  // kPermission (also of a file that other users may read: it will hold KV), kNotFound (no such
+  // folder), kNoSpace (also a file size limit), kLimit (descriptors), kIo.
   static Result<SwapFile> open(const UringCalls& calls, const SwapFileConfig& config);
 
   SwapFile(SwapFile&& o) noexcept { *this = std::move(o); }
@@ -62,6 +62,7 @@ class SwapFile {
  private:
   explicit SwapFile(const UringCalls& calls) : calls_(calls) {}
   Result<void> open_locked(const std::string& path);
+  Result<void> check_private(const struct stat& file) const;
   Result<void> find_alignment();
   Result<void> find_size(Bytes wanted);
   Result<void> find_discard();

@@ -181,6 +181,26 @@ TEST_F(UringFile, NoPermission) {
 
 // ------------------------------------------------------------------------------------ one user
 
+TEST_F(UringFile, RefusesWhatOtherUsersMayRead) {
+  make_file(path_, 1 << 20);
+  for (const mode_t mode : {0644, 0640, 0602, 0777}) {
+    ASSERT_EQ(::chmod(path_.c_str(), mode), 0);
+    const Error e = refusal(path_, "size=1M");
+    EXPECT_EQ(e.code, Errc::kPermission);
+    EXPECT_NE(e.detail.find("chmod 600 " + path_), std::string::npos) << e.detail;
+    EXPECT_EQ(size_of(path_), 1 << 20) << "as it was";
+  }
+  ASSERT_EQ(::chmod(path_.c_str(), 0600), 0);
+  if (::geteuid() == 0) {
+    ASSERT_EQ(::chown(path_.c_str(), 65534, 65534), 0);
+    const Error e = refusal(path_, "size=1M");
+    EXPECT_EQ(e.code, Errc::kPermission);
+    EXPECT_NE(e.detail.find("chown"), std::string::npos) << e.detail;
+    ASSERT_EQ(::chown(path_.c_str(), 0, 0), 0);
+  }
+  EXPECT_TRUE(bind(path_, "size=1M").ok());
+}
+
 TEST_F(UringFile, ASecondUserOfThisProcessIsRefused) {
   auto first = bind(path_, "size=1M");
   ASSERT_TRUE(first.ok());

@@ -229,10 +229,33 @@ TEST_F(Move, ForeignPageInTheWayIsKept) {
   EXPECT_EQ(memcmp(at<void>(range_.start, 8 * 4096), foreign.data(), 4096), 0);
 }
 
-TEST_F(Move, PageThatTheEngineDroppedIsNotFound) {
+TEST_F(Move, WhatTheEngineDroppedComesBackAsZeros) {
   ASSERT_EQ(op(MmuOp::kMap), Errc::kOk);
   ASSERT_EQ(madvise(at<void>(range_.start, 4096), 4096, MADV_DONTNEED), 0);
-  EXPECT_EQ(op(MmuOp::kUnmap), Errc::kNotFound);
+  ASSERT_EQ(op(MmuOp::kUnmap), Errc::kOk);
+  std::vector<std::byte> expected = pattern(kSize, 1);
+  std::fill_n(expected.begin() + 4096, 4096, std::byte{0});
+  EXPECT_EQ(memcmp(at<void>(area_.base), expected.data(), expected.size()), 0);
+}
+
+TEST_F(Move, PageWithoutMemoryForItsHolesIsBusy) {
+  ASSERT_EQ(op(MmuOp::kMap), Errc::kOk);
+  ASSERT_EQ(madvise(at<void>(range_.start, 4096), 4096, MADV_DONTNEED), 0);
+  kernel_.on_ioctl = [](int, unsigned long request, void*) -> std::optional<int> {
+    if (request != UFFDIO_COPY) {
+      return {};
+    }
+    errno = ENOMEM;
+    return -1;
+  };
+  EXPECT_EQ(op(MmuOp::kUnmap), Errc::kBusy);
+  EXPECT_EQ(*at<std::byte>(range_.start), pattern(kSize, 1)[0]) << "moved back";
+}
+
+TEST_F(Move, PageWhoseAddressesAreGoneIsAnError) {
+  ASSERT_EQ(op(MmuOp::kMap), Errc::kOk);
+  ASSERT_EQ(munmap(at<void>(range_.start, 4096), 4096), 0);
+  EXPECT_EQ(op(MmuOp::kUnmap), Errc::kInvalid);
   EXPECT_EQ(*at<std::byte>(range_.start), pattern(kSize, 1)[0]) << "moved back";
 }
 
