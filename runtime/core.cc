@@ -77,7 +77,14 @@ void Core::wake() noexcept {
 }
 
 void Core::step() {
-  mm_->step(now());
+  // Its I/O is submitted by the core thread: the kernel may finish I/O in the thread that submitted
+  // it, and cancels it if that thread ends. A thread of the engine may do anything, also wait in
+  // write(2) for the very page.
+  const bool with_io = !running_.load(std::memory_order_relaxed);
+  mm_->step(now(), with_io);
+  if (!with_io && mm_->io_waits()) {
+    wake();
+  }
   after_step();
 }
 

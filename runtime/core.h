@@ -53,7 +53,8 @@ class Core {
   const MmStats& stats() const { return mm_->stats(); }
   Tick now() { return parts_.platform.clock->now(); }
 
-  // Steps after a change. Never waits.
+  // Steps after a change; what it starts on swap devices is left to the core thread, if there is
+  // one. Never waits.
   void step() KVMM_REQUIRES(lock_);
   // Steps and waits until pred() says true. False: it never will (nothing is in flight any more).
   bool wait_until(const std::function<bool()>& pred) KVMM_REQUIRES(lock_);

@@ -77,7 +77,7 @@ bool Mm::take_notice(MmNotice* out) {
 
 // ------------------------------------------------------------------------------------ the step
 
-void Mm::step(Tick now) {
+void Mm::step(Tick now, bool with_io) {
   now_ = now;
   next_due_ = Tick(0);
   ++step_number_;
@@ -87,7 +87,9 @@ void Mm::step(Tick now) {
     mmu_->poll();
     data_->poll();
     for (const auto& area : swap_->areas()) {
-      area->block().poll();
+      if (with_io) {  // a poll submits what was short
+        area->block().poll();
+      }
     }
     while (Request* r = completions_->pop()) {
       complete(*r);
@@ -107,7 +109,7 @@ void Mm::step(Tick now) {
     step_drain();
     reclaim();
     step_index();
-    flush_io();
+    flush_io(with_io);
     step_fences();
     if (completions_->empty()) {
       break;
@@ -115,7 +117,7 @@ void Mm::step(Tick now) {
   }
   write_ahead();
   zero_ahead();
-  flush_io();
+  flush_io(with_io);
   answer_hopeless();
   Tick soon;
   if (!completions_->empty() || !retry_.empty()) {
@@ -383,9 +385,13 @@ void Mm::push_io(BlockOps& device, BlockRequest& r) {
   check(false, "a swap area has its queue");
 }
 
-void Mm::flush_io() {
+bool Mm::io_waits() const {
+  return std::any_of(io_.begin(), io_.end(), [](const IoQueue& q) { return !q.waiting.empty(); });
+}
+
+void Mm::flush_io(bool devices) {
   for (IoQueue& q : io_) {
-    if (q.waiting.empty()) {
+    if (q.waiting.empty() || !devices) {
       continue;
     }
     // Faults before write-back. An insertion sort: stable, allocates nothing, nearly sorted input.

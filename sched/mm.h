@@ -94,7 +94,11 @@ class Mm {
   void handle_fault(const FaultEvent& fault, Tick now);
   // Finishes what has completed, starts what can be started, reclaims. Call it after every fault,
   // API call and completion, and when `next_due` has come. NON-BLOCKING, allocates nothing.
-  void step(Tick now);
+  // `with_io` false: swap devices are left alone, and `io_waits` says whether they are needed. For
+  // threads of the engine: a kernel may finish I/O only in the thread that submitted it, once that
+  // thread leaves the kernel; and a thread in write(2) of a missing page leaves it after the fault.
+  void step(Tick now, bool with_io = true);
+  bool io_waits() const;
   // When step wants to be called again although nothing completes: Tick(0): not at all.
   Tick next_due() const { return next_due_; }
   // Operations in flight or waiting.
@@ -287,7 +291,7 @@ class Mm {
   };
   void push_io(BlockOps& device, BlockRequest& r);
   void push_data(DataRequest& r);
-  void flush_io();
+  void flush_io(bool devices);
   void finish_index(BlockRequest& r);
 
   // Constant after construction.
