@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <ctime>
 #include <thread>
 
 #include "tools/kvbench/bare_handler.h"
+#include "tools/kvbench/cpu_time.h"
 #include "tools/kvbench/stats.h"
 #include "tools/kvbench/suites.h"
 #include "tools/kvbench/test_bed.h"
@@ -129,12 +129,6 @@ Measured zero_2m(const Options& options) {
                              bare_faults_text(2 << 20, batch)));
 }
 
-double cpu_us() {
-  timespec t{};
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-  return static_cast<double>(t.tv_sec) * 1e6 + static_cast<double>(t.tv_nsec) / 1e3;
-}
-
 Measured cpu_scaling(const Options& options) {
   const uint64_t pairs = options.quick ? 6 : 40;
   const uint64_t pages = options.quick ? 256 : 1024;
@@ -142,6 +136,8 @@ Measured cpu_scaling(const Options& options) {
   TestBed bed(options, {.page_size = 64 << 10, .pages = pages, .sessions = 2});
   bed.set_one_page_a_fault();
   bed.fill();
+  CpuTime cpu_of_one;
+  CpuTime cpu_of_two;
   // CPU microseconds a fault costs while the first `sessions` sessions are touched.
   const auto cost = [&](uint64_t sessions, uint64_t seed) {
     std::vector<std::vector<uint64_t>> orders;
@@ -153,11 +149,12 @@ Measured cpu_scaling(const Options& options) {
     }
     bed.sync();
     const uint64_t before = bed.stats().faults_minor;
-    const double start = cpu_us();
+    const CpuTime start = cpu_time();
     bed.touch_apart(orders);
-    const double used = cpu_us() - start;
+    const CpuTime used = cpu_time() - start;
     require_count("minor faults", bed.stats().faults_minor - before, sessions * pages);
-    return used / static_cast<double>(sessions * pages);
+    (sessions == 1 ? cpu_of_one : cpu_of_two) += used;
+    return used.total_us / static_cast<double>(sessions * pages);
   };
   std::vector<double> ones;
   std::vector<double> twos;
@@ -179,10 +176,11 @@ Measured cpu_scaling(const Options& options) {
           e.high,
           e.n,
           fmt::format("median of {} interleaved pairs of CPU time of the process, {} minor faults "
-                      "of 64 KiB a session, a thread each; {:.1f} us a fault with 2, {:.1f} with "
-                      "1{}",
+                      "of 64 KiB a session, a thread each; medians {:.1f} us a fault with 2, "
+                      "{:.1f} with 1; means {} with 2, {} with 1{}",
                       pairs, pages, quantile(twos, 0.5), quantile(ones, 0.5),
-                      attributes_text(options))};
+                      cpu_of_two.text(2 * pages * (pairs + 1)),
+                      cpu_of_one.text(pages * (pairs + 1)), attributes_text(options))};
 }
 
 std::vector<Measured> run(const Options& options) {

@@ -13,6 +13,7 @@
 #include <array>
 #include <numeric>
 
+#include "tools/kvbench/cpu_time.h"
 #include "tools/kvbench/scratch.h"
 #include "tools/kvbench/stats.h"
 #include "tools/kvbench/suites.h"
@@ -46,6 +47,7 @@ struct Shape {
 
 struct Pairs {
   std::vector<Pass> ours, theirs;
+  CpuTime our_cpu, their_cpu;  // of all passes
 };
 
 // Every byte that was touched came from the disk in this pass, and by as many faults as it should.
@@ -82,10 +84,13 @@ Pairs run_pairs(const Options& options, const Shape& shape) {
     mine.resize(shape.touched);
     Pass ours;
     Pass theirs;
+    CpuTime our_cpu;
     const auto measure_ours = [&] {
       bed.evict();
       const kvmm_session_stat before = bed.stats();
+      const CpuTime start = cpu_time();
       ours = bed.touch(mine, shape.resume ? 1 : shape.depth);
+      our_cpu = cpu_time() - start;
       require_cold(shape, before, bed.stats());
       bed.verify(mine);
       bed.evict();  // so that nothing of ours goes on while theirs reads
@@ -93,11 +98,15 @@ Pairs run_pairs(const Options& options, const Shape& shape) {
     if (i % 2 == 0) {
       measure_ours();
     }
+    const CpuTime start = cpu_time();
     theirs = bed.read_plainly(others, shape.depth);
+    const CpuTime their_cpu = cpu_time() - start;
     if (i % 2 == 1) {
       measure_ours();
     }
     if (i != 0) {  // the first pair warms up
+      pairs.our_cpu += our_cpu;
+      pairs.their_cpu += their_cpu;
       pairs.ours.push_back(std::move(ours));
       pairs.theirs.push_back(std::move(theirs));
     }
@@ -118,17 +127,19 @@ std::string method(const Options& options, const Shape& shape, const Pairs& pair
     our_us.push_back(quantile(pairs.ours[i].latency_us, 0.5));
     their_us.push_back(quantile(pairs.theirs[i].latency_us, 0.5));
   }
+  const uint64_t touched = shape.touched * pairs.ours.size();
   return fmt::format(
       "{} of {} interleaved pairs, {} of {} pages of {} KiB a pass, {}{}; plain: O_DIRECT io_uring "
       "from the same swap file; {:.0f} against {:.0f} MiB/s, medians of latency {:.0f} and {:.0f} "
-      "us",
+      "us; CPU time a page {} and {:.1f} us",
       how, shape.pairs, shape.touched, shape.pages, shape.page_size >> 10,
       shape.resume ? "1 thread in order, default readahead and resume_prefetch"
                    : fmt::format("{} threads, random, readahead_max=0 fault_around=0 "
                                  "resume_prefetch=off",
                                  shape.depth),
       attributes_text(options), quantile(ours, 0.5), quantile(theirs, 0.5), quantile(our_us, 0.5),
-      quantile(their_us, 0.5));
+      quantile(their_us, 0.5), pairs.our_cpu.text(touched),
+      pairs.their_cpu.total_us / static_cast<double>(touched));
 }
 
 Measured bandwidth(const FigureDef& figure, const Options& options, const Shape& shape,
