@@ -171,13 +171,7 @@ Result<void> RuntimeAttributes::take_start_values(Config& file, RuntimeConfig& c
     return taken.error();
   }
   for (const Config::Taken& t : *taken) {
-    if (t.path != "tiers/dram/capacity") {
-      return Error(Errc::kNotFound,
-                   t.where + ": there is no " + t.path + "; the tier is named dram");
-    }
-    if (config.dram.value() == 0) {
-      config.dram = Bytes(t.value.number);
-    }
+    config.tier_capacities.push_back({t.path, t.where, Bytes(t.value.number)});
   }
   return {};
 }
@@ -192,7 +186,7 @@ Result<void> RuntimeAttributes::add(std::string directory, std::vector<AttrLeaf>
 }
 
 Result<void> RuntimeAttributes::publish() {
-  for (auto step : {&RuntimeAttributes::publish_root, &RuntimeAttributes::publish_tier,
+  for (auto step : {&RuntimeAttributes::publish_root, &RuntimeAttributes::publish_tiers,
                     &RuntimeAttributes::publish_sched}) {
     if (auto ok = (this->*step)(); !ok) {
       return ok;
@@ -233,7 +227,7 @@ Result<void> RuntimeAttributes::publish_root() {
                   attr_text(kMeminfo, [&r]() -> Result<std::string> {
                     uint64_t v[7] = {};
                     r.core().query([&](Mm& mm) {
-                      const FramePool& p = mm.tier().pool();
+                      const Zonelist& p = mm.zones();
                       v[0] = p.capacity().value();
                       v[1] = p.used_bytes().value();
                       v[2] = p.free_bytes().value();
@@ -251,23 +245,32 @@ Result<void> RuntimeAttributes::publish_root() {
                   })});
 }
 
-Result<void> RuntimeAttributes::publish_tier() {
+Result<void> RuntimeAttributes::publish_tiers() {
+  for (const auto& tier : runtime_.tiers().tiers()) {
+    if (auto ok = publish_tier(*tier); !ok) {
+      return ok;
+    }
+  }
+  return {};
+}
+
+Result<void> RuntimeAttributes::publish_tier(Tier& tier) {
   Runtime& r = runtime_;
-  auto pool_bytes = [&r](auto fn) {
-    return [&r, fn]() -> Result<AttrValue> {
+  auto pool_bytes = [&r, &tier](auto fn) {
+    return [&r, &tier, fn]() -> Result<AttrValue> {
       uint64_t v = 0;
-      r.core().query([&](Mm& mm) { v = fn(mm.tier()); });
+      r.core().query([&](Mm&) { v = fn(tier); });
       return AttrValue::of(v);
     };
   };
   auto watermark = [&](const AttrDef& def, Bytes Watermarks::*which) {
     return AttrLeaf{&def, pool_bytes([which](Tier& t) { return (t.watermarks().*which).value(); }),
-                    [&r, which](const AttrValue& v) -> Result<void> {
+                    [&r, &tier, which](const AttrValue& v) -> Result<void> {
                       Result<void> result;
-                      r.core().query([&](Mm& mm) {
-                        Watermarks w = mm.tier().watermarks();
+                      r.core().query([&](Mm&) {
+                        Watermarks w = tier.watermarks();
                         w.*which = Bytes(v.number);
-                        result = mm.tier().set_watermarks(w);
+                        result = tier.set_watermarks(w);
                       });
                       if (!result) {
                         return Error(Errc::kRange, "must be: min <= low <= high <= capacity");
@@ -275,7 +278,6 @@ Result<void> RuntimeAttributes::publish_tier() {
                       return {};
                     }};
   };
-  Tier& tier = r.tier();
   return add("tiers/" + tier.name(),
              {attr_fixed(kCapacity, AttrValue::of(tier.pool().capacity().value())),
               {&kTierUsed, pool_bytes([](Tier& t) { return t.pool().used_bytes().value(); })},

@@ -17,6 +17,7 @@
 
 namespace kvmm {
 
+class Tier;
 class Runtime;
 struct RuntimeConfig;
 
@@ -42,7 +43,8 @@ class RuntimeAttributes {
  private:
   Result<void> add(std::string directory, std::vector<AttrLeaf> leaves);
   Result<void> publish_root();
-  Result<void> publish_tier();
+  Result<void> publish_tiers();
+  Result<void> publish_tier(Tier& tier);
   Result<void> publish_sched();
 
   Runtime& runtime_;

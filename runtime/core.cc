@@ -30,7 +30,7 @@ Result<std::unique_ptr<Core>> Core::create(const Parts& parts) {
     return Error(Errc::kLimit, "no eventfd: raise ulimit -n", errno);
   }
   Mm::Deps deps;
-  deps.tier = parts.tier;
+  deps.tiers = parts.tiers;
   deps.swap = &core->swap_;
   deps.map = &core->map_;
   deps.data = parts.data;
@@ -150,7 +150,7 @@ void Core::run_queries() {
 
 bool Core::take_faults() {
   std::array<FaultEvent, 32> events;
-  const size_t n = parts_.tier->mmu().read_faults(events);
+  const size_t n = parts_.tiers->fastest().mmu().read_faults(events);
   const Tick t = now();
   for (size_t i = 0; i < n; ++i) {
     mm_->handle_fault(events[i], t);
@@ -173,8 +173,9 @@ void Core::run() {
       }
       run_queries();
       due = mm_->next_due();
+      const MmuOps& mmu = parts_.tiers->fastest().mmu();
       fds[n++] = {wake_fd_, POLLIN, 0};
-      for (const int fd : {parts_.tier->mmu().fault_fd(), parts_.tier->mmu().event_fd()}) {
+      for (const int fd : {mmu.fault_fd(), mmu.event_fd()}) {
         if (fd >= 0) {
           fds[n++] = {fd, POLLIN, 0};
         }

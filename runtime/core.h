@@ -30,7 +30,7 @@ class Core {
  public:
   struct Parts {
     Platform platform;
-    Tier* tier = nullptr;
+    TierTable* tiers = nullptr;
     DataOps* data = nullptr;
     TraceRing* trace = nullptr;
     CompletionQueue* completions = nullptr;

@@ -37,8 +37,10 @@ struct Platform {
   uint64_t seed = 0;
   // Registers the drivers, in order of preference.
   std::function<Result<void>(DriverRegistry&)> add_drivers;
-  // The memory device that becomes the DRAM tier; its options are completed by the runtime.
-  DeviceInfo memory;
+  // BLOCKING. What the machine has. Its NUMA nodes become tiers: with CPUs `dram`, without `slow`.
+  // The memory driver is bound once, to the first node with CPUs, and makes frames on all of them;
+  // its options are completed by the runtime.
+  std::function<Result<std::vector<DeviceInfo>>()> enumerate;
   // Driver for swap areas: "uring", or a simulated one.
   std::string swap_driver = "uring";
 };

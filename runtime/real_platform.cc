@@ -4,6 +4,7 @@
 #include "drivers/cuda/cuda_driver.h"
 #include "drivers/host/host_driver.h"
 #include "drivers/null/null_driver.h"
+#include "drivers/topology.h"
 #include "drivers/uring/uring_driver.h"
 #include "runtime/platform.h"
 #include "runtime/worker_data.h"
@@ -43,9 +44,7 @@ Platform real_platform() {
   timespec t{};
   clock_gettime(CLOCK_REALTIME, &t);
   p.seed = static_cast<uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(t.tv_nsec);
-  p.memory.name = "node0";
-  p.memory.cls = DeviceClass::kMemory;
-  p.memory.bus = "numa";
+  p.enumerate = [] { return enumerate_devices(); };
   p.add_drivers = [](DriverRegistry& r) -> Result<void> {
     for (auto make : {+[] { return make_host_driver(); }, +[] { return make_uring_driver(); },
                       +[] { return make_null_driver(); }, +[] { return make_cuda_driver(); }}) {

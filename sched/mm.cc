@@ -16,15 +16,14 @@ uint32_t class_of(Bytes size) {
 }  // namespace
 
 Mm::Mm(const Deps& deps, MmConfig& config)
-    : tier_(deps.tier),
+    : zones_(*deps.tiers),
       swap_(deps.swap),
       map_(deps.map),
       data_(deps.data),
       trace_(deps.trace),
       completions_(deps.completions),
-      mmu_(&deps.tier->mmu()),
-      pool_(&deps.tier->pool()),
-      fixed_frames_(deps.tier->mmu().info().fixed_frames),
+      mmu_(&zones_.mmu()),
+      fixed_frames_(zones_.mmu().info().fixed_frames),
       config_(config),
       ops_(kOps) {
   for (PageOp& op : ops_) {
@@ -198,7 +197,7 @@ void Mm::complete(Request& r) {
     case RequestKind::kZeroAhead: {
       auto& op = *static_cast<PageOp*>(r.owner);
       auto* frame = static_cast<Frame*>(op.chunks[0].io.owner);
-      pool_->put_back(*frame, r.result == Errc::kOk);
+      zones_.put_back(*frame, r.result == Errc::kOk);
       give_op(op);
       return;
     }
@@ -282,7 +281,7 @@ void Mm::stop_waiting(Page& p) {
 // What nobody waits for leaves the frames below the low watermark to those that are waited for;
 // else a prefetch would push out the page that a thread is about to touch.
 bool Mm::leaves_reserve(Bytes size) const {
-  return pool_->free_bytes() >= size + tier_->watermarks().low;
+  return zones_.free_bytes() >= size + zones_.watermarks().low;
 }
 
 bool Mm::can_start(const Page& p) const {
@@ -297,9 +296,9 @@ bool Mm::can_start(const Page& p) const {
     return false;
   }
   if (fixed_frames_) {
-    return pool_->free_bytes() >= size;
+    return zones_.free_bytes() >= size;
   }
-  return pool_->free_blocks() != 0 || pool_->class_stats(size).free != 0;
+  return zones_.free_blocks() != 0 || zones_.class_stats(size).free != 0;
 }
 
 void Mm::pump_waiting() {
@@ -418,7 +417,7 @@ void Mm::push_data(DataRequest& r) {
 }
 
 void Mm::check_invariants() {
-  pool_->check_invariants();
+  zones_.check_invariants();
   for (AddressSpace& s : spaces_) {
     s.check_invariants();
     for (AddressSpace::Mapping& m : s.planes()) {

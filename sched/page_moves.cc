@@ -24,11 +24,11 @@ bool Mm::get_frame(Page& p, bool want_zeroed) {
   }
   if (fixed_frames_) {
     Vma& v = p.object->vmas().front();
-    f = pool_->allocate_fixed(mmu_->fixed_frame(v.address_of(p.index)), size, tenant);
+    f = zones_.allocate_fixed(mmu_->fixed_frame(v.address_of(p.index)), size, tenant);
   } else {
-    f = pool_->allocate(size, want_zeroed, tenant);
+    f = zones_.allocate(size, want_zeroed, tenant);
     if (f == nullptr && !want_zeroed) {
-      f = pool_->allocate(size, true, tenant);  // a read overwrites another tenant's bytes too
+      f = zones_.allocate(size, true, tenant);  // a read overwrites another tenant's bytes too
     }
   }
   if (f == nullptr) {
@@ -64,7 +64,7 @@ void Mm::release_frame(Page& p) {
     check(mmu_->submit(std::span(&r, 1)) == 1 && local.pop() != nullptr,
           "fixed frames are freed at once");
   }
-  pool_->free(f, false);
+  zones_.free(f, false);
   if (home != nullptr) {
     SpaceStats::sub(home->stats.bytes_resident, p.object->page_size().value());
   }
@@ -181,7 +181,7 @@ void Mm::finish_fill(PageOp& op) {
   check(error == Errc::kOk, "zeroing a frame does not fail", error, 0);
   AddressSpace* home = p.object->home();
   if (home != nullptr) {
-    pool_->scrubbed(*p.frame, home->spec().tenant_number);
+    zones_.scrubbed(*p.frame, home->spec().tenant_number);
     home->newest = &p;
   }
   p.apply(PageEvent::kFilled);
@@ -288,7 +288,7 @@ void Mm::finish_unmap(PageOp& op) {
       pte.clear(Pte::kWritable);
       if (op.entries[i].split) {
         MmStats::add(stats_.frames_split);
-        pool_->mark_split(*p.frame);
+        zones_.mark_split(*p.frame);
       }
       trace(TraceEvent::unmap, op.vmas[i]->space->id(), p.index);
     } else {

@@ -56,7 +56,7 @@ Result<void> Mm::pin(PinBatch& batch, Tick now) {
   if (sealed) {
     return Errc::kSealed;
   }
-  if (bytes > pool_->capacity().value() || full) {
+  if (bytes > zones_.capacity().value() || full) {
     return full ? Errc::kLimit : Errc::kNoMemory;
   }
   batch.pinned = true;

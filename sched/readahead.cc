@@ -27,7 +27,7 @@ void Mm::readahead(AddressSpace& space, Vma& vma, Page& p, bool major) {
   if (major && config_.resume_prefetch.load(std::memory_order_relaxed) != 0 &&
       space.stats.bytes_swapped.load(std::memory_order_relaxed) >
           space.stats.bytes_resident.load(std::memory_order_relaxed) &&
-      space.stats.bytes_swapped.load(std::memory_order_relaxed) < pool_->capacity().value()) {
+      space.stats.bytes_swapped.load(std::memory_order_relaxed) < zones_.capacity().value()) {
     start_prefetch(space, 0, UINT64_MAX, vma.plane, now_);
     return;
   }

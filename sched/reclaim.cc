@@ -78,7 +78,7 @@ bool Mm::in_pass(const AddressSpace& s, int pass) const {
 // done before memory is short, so that reclaim knows by then who runs; a session costs one minor
 // fault a probe_wait while it runs, and nothing once it is proved idle.
 void Mm::probe_spaces() {
-  if (pool_->used_bytes() < Bytes(pool_->capacity().value() / 2)) {
+  if (zones_.used_bytes() < Bytes(zones_.capacity().value() / 2)) {
     return;
   }
   const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
@@ -117,16 +117,16 @@ void Mm::probe_spaces() {
 uint64_t Mm::coming_frames(Bytes size) {
   const auto cls = static_cast<size_t>(std::bit_width(size.value()) - 1);
   if (fixed_frames_) {
-    return pool_->free_bytes() / size + out_bytes() / size.value();
+    return zones_.free_bytes() / size + out_bytes() / size.value();
   }
-  const uint64_t per_block = pool_->config().block_size / size;
-  uint64_t blocks = pool_->free_blocks();
+  const uint64_t per_block = zones_.block_size() / size;
+  uint64_t blocks = zones_.free_blocks();
   for (Frame*& f : blocks_out_) {
     if (f == nullptr) {
       continue;
     }
     bool going = false;
-    pool_->for_each_frame_in_block(
+    zones_.for_each_frame_in_block(
         *f, [&](Frame& g) { going = going || (g.page != nullptr && g.page->has(Page::kWantOut)); });
     if (going) {
       ++blocks;
@@ -134,7 +134,7 @@ uint64_t Mm::coming_frames(Bytes size) {
       f = nullptr;
     }
   }
-  return pool_->class_stats(size).free + blocks * per_block + out_of_[cls];
+  return zones_.class_stats(size).free + blocks * per_block + out_of_[cls];
 }
 
 // Who waited for a page has not run since it was mapped in this very step. Were it the next victim,
@@ -147,7 +147,7 @@ bool Mm::just_mapped(const Page& p) {
 
 bool Mm::block_reclaimable(Page& p) {
   bool all = true;
-  pool_->for_each_frame_in_block(*p.frame, [&](Frame& f) {
+  zones_.for_each_frame_in_block(*p.frame, [&](Frame& f) {
     all = all && !f.working &&
           (f.page == nullptr || f.page->has(Page::kWantOut) ||
            (reclaimable(*f.page) && !f.page->has(Page::kWriteBlocked) && !just_mapped(*f.page)));
@@ -173,7 +173,7 @@ bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
     *slot = p.frame;
     std::array<Page*, kFramesPerBlockMax> pages{};
     size_t n = 0;
-    pool_->for_each_frame_in_block(*p.frame, [&](Frame& f) {
+    zones_.for_each_frame_in_block(*p.frame, [&](Frame& f) {
       if (f.page != nullptr) {
         pages[n++] = f.page;
       }
@@ -224,7 +224,7 @@ void Mm::reclaim_for_waiting(uint64_t window) {
     const Bytes size = waiting_.front().object->page_size();
     while (out_bytes() < window &&
            (coming_frames(size) == 0 ||
-            pool_->free_bytes() + Bytes(out_bytes()) < size + tier_->watermarks().low) &&
+            zones_.free_bytes() + Bytes(out_bytes()) < size + zones_.watermarks().low) &&
            reclaim_one(size, last_pass)) {
     }
   }
@@ -236,21 +236,21 @@ void Mm::reclaim() {
     unblock_writes();
   }
   probe_spaces();
-  const bool low = tier_->below_low();
+  const bool low = zones_.below_low();
   if (waiting_urgent_.empty() && waiting_.empty() && !low) {
     return;
   }
   const uint64_t window = config_.reclaim_window.load(std::memory_order_relaxed);
   reclaim_for_waiting(window);
   // reclaimd: up to the high watermark, from sessions that nobody uses.
-  auto free_soon = [&] { return pool_->free_bytes() + Bytes(out_bytes()); };
-  while (low && free_soon() < tier_->watermarks().high && out_bytes() < window &&
-         reclaim_one(Bytes(0), tier_->below_min() ? kPassIdle : kPassProved)) {
+  auto free_soon = [&] { return zones_.free_bytes() + Bytes(out_bytes()); };
+  while (low && free_soon() < zones_.watermarks().high && out_bytes() < window &&
+         reclaim_one(Bytes(0), zones_.below_min() ? kPassIdle : kPassProved)) {
   }
   // A running session that outgrows the tier: a batch ahead, so that its faults do not wait in
   // turn.
-  const bool pressed = !waiting_urgent_.empty() || tier_->below_min();
-  while (pressed && free_soon() < tier_->watermarks().low && out_bytes() < window &&
+  const bool pressed = !waiting_urgent_.empty() || zones_.below_min();
+  while (pressed && free_soon() < zones_.watermarks().low && out_bytes() < window &&
          reclaim_one(Bytes(0), kPasses - 1)) {
   }
 }
@@ -305,22 +305,22 @@ void Mm::zero_ahead() {
     d.length = frame->size();
     push_data(d);
   };
-  for (uint64_t size = pool_->config().page_size_min.value();
-       size <= pool_->config().block_size.value(); size *= 2) {
-    const FrameClassStats c = pool_->class_stats(Bytes(size));
+  for (uint64_t size = zones_.page_size_min().value(); size <= zones_.block_size().value();
+       size *= 2) {
+    const FrameClassStats c = zones_.class_stats(Bytes(size));
     if (c.used == 0) {
       continue;
     }
     for (uint64_t n = c.zeroed + c.working; n < target && free_count_ > kOpsKept * 2; ++n) {
-      Frame* f = pool_->take_to_zero(Bytes(size));
+      Frame* f = zones_.take_to_zero(Bytes(size));
       if (f == nullptr) {
         break;
       }
       start(f, DataOp::kZero);
     }
   }
-  if (free_count_ > kOpsKept * 2 && pool_->class_stats(pool_->config().block_size).used != 0) {
-    if (Frame* f = pool_->take_to_rebuild()) {
+  if (free_count_ > kOpsKept * 2 && zones_.class_stats(zones_.block_size()).used != 0) {
+    if (Frame* f = zones_.take_to_rebuild()) {
       start(f, DataOp::kRebuild);
     }
   }

@@ -212,17 +212,17 @@ Result<void> HostMmu::hide_from_children(uint64_t start, uint64_t length) const 
   return {};
 }
 
-Result<void> HostMmu::bind_to_node(uint64_t start, uint64_t length) const {
+Result<void> HostMmu::bind_to_node(uint64_t start, uint64_t length, NodeId node) const {
   if (config_.numa_nodes <= 1) {
     return {};
   }
-  if (calls_.bind_node(pointer(start), length, config_.node.value()) != 0) {
+  if (calls_.bind_node(pointer(start), length, node.value()) != 0) {
     const int os_error = errno;
     if (os_error == ENOSYS || os_error == EPERM) {
       return {};  // a kernel or container without NUMA policies: the memory is where it is
     }
     return Error(errc_of_errno(os_error),
-                 "binding memory to NUMA node " + std::to_string(config_.node.value()), os_error);
+                 "binding memory to NUMA node " + std::to_string(node.value()), os_error);
   }
   return {};
 }

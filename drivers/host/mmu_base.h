@@ -32,7 +32,7 @@ namespace kvmm {
 
 struct HostConfig {
   const SystemCalls* calls = &real_system_calls();
-  NodeId node;              // NUMA node that memory is bound to
+  NodeId node;              // NUMA node of reserved memory; frames say theirs
   uint32_t numa_nodes = 1;  // of the machine; with one, nothing is bound
   // Tries of a move that says EBUSY or EAGAIN without progress, at about 1 us each. A direct read
   // that has just completed lets go within tens of them; a pin never does.
@@ -80,8 +80,8 @@ class HostMmu : public MmuOps {
   Result<uint64_t> map_aligned(uint64_t length, uint64_t align, Mapping m) const;
   // DONTFORK and DONTDUMP. Errors: kNoMemory, kInvalid.
   Result<void> hide_from_children(uint64_t start, uint64_t length) const;
-  // Binds to the configured node, if there is a choice. Errors: kInvalid (no such node), kNoMemory.
-  Result<void> bind_to_node(uint64_t start, uint64_t length) const;
+  // Binds to `node`, if there is a choice. Errors: kInvalid (no such node), kNoMemory.
+  Result<void> bind_to_node(uint64_t start, uint64_t length, NodeId node) const;
   int advise(uint64_t start, uint64_t length, int advice) const;  // 0 or errno
   void unmap_memory(uint64_t start, uint64_t length) const;
 

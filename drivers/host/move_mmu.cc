@@ -79,7 +79,7 @@ Result<AddressRange> HostMoveMmu::reserve(Bytes length, Bytes align, Bytes page_
   if (Result<void> r = hide_from_children(*start, length.value()); !r) {
     return fail(std::move(r).error());
   }
-  if (Result<void> r = bind_to_node(*start, length.value()); !r) {
+  if (Result<void> r = bind_to_node(*start, length.value(), config_.node); !r) {
     return fail(std::move(r).error());
   }
   Result<std::unique_ptr<Region>> region = Region::create(*start, length.value());
@@ -105,9 +105,6 @@ Result<FrameArea> HostMoveMmu::create_frames(Bytes size, uint32_t count, NodeId 
   if (!is_page_size(size) || count == 0) {
     return Error(Errc::kInvalid, "size or number of frames");
   }
-  if (config_.numa_nodes > 1 && node != config_.node) {
-    return Error(Errc::kInvalid, "this device has the memory of another NUMA node");
-  }
   const bool huge = size == kPageSizeMax;
   const uint64_t length = size.value() * count;
   const Result<uint64_t> start =
@@ -126,7 +123,7 @@ Result<FrameArea> HostMoveMmu::create_frames(Bytes size, uint32_t count, NodeId 
   if (Result<void> r = hide_from_children(*start, length); !r) {
     return fail(std::move(r).error());
   }
-  if (Result<void> r = bind_to_node(*start, length); !r) {
+  if (Result<void> r = bind_to_node(*start, length, node); !r) {
     return fail(std::move(r).error());
   }
   // Before registering: afterwards the populating fault would wait for a handler.
@@ -144,6 +141,7 @@ Result<FrameArea> HostMoveMmu::create_frames(Bytes size, uint32_t count, NodeId 
     return fail(std::move(r).error());
   }
   (*region)->set(*start, length, Granule::kFull);
+  (*region)->set_node(node);
   for (uint64_t f = *start; huge && f < *start + length; f += kHuge) {
     (*region)->set_split(f, !pagemap_.is_huge(f));  // never was huge: reported, not counted
   }
@@ -314,11 +312,14 @@ void HostMoveMmu::look_at_frame(Region& frames, uint64_t frame, MapEntry& e) {
 }
 
 Result<void> HostMoveMmu::rebuild(FrameAddr frame) {
+  NodeId node;
   {
     const MutexLock lock(frames_mutex_);
-    if (frame.value() % kHuge != 0 || frames_.find(frame.value(), kHuge) == nullptr) {
+    const Region* area = frames_.find(frame.value(), kHuge);
+    if (frame.value() % kHuge != 0 || area == nullptr) {
       return Error(Errc::kInvalid, "not a 2 MiB frame of this device");
     }
+    node = area->node();
   }
   // The fresh page is made elsewhere and moved in: the frame is given up only when that page is
   // there, and its area stays one registered mapping.
@@ -331,7 +332,7 @@ Result<void> HostMoveMmu::rebuild(FrameAddr frame) {
     result = Error(os == EINVAL ? Errc::kNotSupported : errc_of_errno(os), os);
   } else if (Result<void> hidden = hide_from_children(*fresh, kHuge); !hidden) {
     result = std::move(hidden);
-  } else if (Result<void> bound = bind_to_node(*fresh, kHuge); !bound) {
+  } else if (Result<void> bound = bind_to_node(*fresh, kHuge, node); !bound) {
     result = std::move(bound);
   } else if (advise(*fresh, kHuge, MADV_POPULATE_WRITE) != 0 || !pagemap_.is_huge(*fresh)) {
     result = Errc::kNoMemory;

@@ -47,7 +47,8 @@ class HostMoveMmu final : public HostMmu {
   MmuInfo info() const override;
   Result<AddressRange> reserve(Bytes length, Bytes align, Bytes page_size) override;
   void release(AddressRange range) override;
-  // `node` must be the configured one. Frames of 2 MiB are huge where the system gives such pages.
+  // Bound to `node`, which may be any of the machine. Frames of 2 MiB are huge where the system
+  // gives such pages.
   Result<FrameArea> create_frames(Bytes size, uint32_t count, NodeId node) override;
   void destroy_frames(const FrameArea& area) override;
   void wake(AddressRange range) override;

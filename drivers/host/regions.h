@@ -50,6 +50,10 @@ class Region {
   bool split(uint64_t start) const { return split_[block(start)] != 0; }
   void set_split(uint64_t start, bool split) { split_[block(start)] = split ? 1 : 0; }
 
+  // Frame areas: the NUMA node that they are bound to.
+  NodeId node() const { return node_; }
+  void set_node(NodeId node) { node_ = node; }
+
   // Shared memory: the descriptor, and the address of the always-mapped alias of start().
   int memfd = -1;
   uint64_t alias = 0;
@@ -64,6 +68,7 @@ class Region {
   LazyArray<uint8_t> granules_;  // a Granule each
   LazyArray<uint8_t> split_;     // one for each 2 MiB
   uint64_t full_ = 0;
+  NodeId node_;
 };
 
 class RegionMap {

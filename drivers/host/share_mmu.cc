@@ -67,7 +67,7 @@ Result<AddressRange> FixedFrameMmu::reserve(Bytes length, Bytes align, Bytes pag
       return fail(std::move(r).error());
     }
   }
-  if (Result<void> r = bind_to_node(alias, length.value()); !r) {
+  if (Result<void> r = bind_to_node(alias, length.value(), config_.node); !r) {
     return fail(std::move(r).error());
   }
   Result<std::unique_ptr<Region>> made = Region::create(engine, length.value());

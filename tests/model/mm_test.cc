@@ -125,6 +125,7 @@ INSTANTIATE_TEST_SUITE_P(
                                                    c.asynchronous_mmu = true;
                                                    c.swap = mib(64);
                                                  })},
+        ModelCase{"two_tiers", with(18, [](WorldConfig& c) { c.two_tiers = true; })},
         ModelCase{"fixed_frames", with(17, [](WorldConfig& c) { c.fixed_frames = true; })}),
     [](const auto& i) { return i.param.name; });
 

@@ -49,9 +49,17 @@ World::World(const WorldConfig& c) : config(c) {
   t.page_size_min = m.granule;
   t.mmu = mmu.get();
   t.data = data.get();
-  tiers = must(TierTable::create(std::span(&t, 1)), "a tier");
+  std::vector<TierDescription> nodes{t};
+  if (c.two_tiers) {
+    nodes.push_back(t);
+    nodes[1].name = "slow";
+    nodes[1].rank = 1;
+    nodes[1].capacity = Bytes(round_down(capacity.value() / 2, largest.value()));
+    nodes[0].capacity = capacity - nodes[1].capacity;
+  }
+  tiers = must(TierTable::create(nodes), "tiers");
   Mm::Deps deps;
-  deps.tier = &tiers->fastest();
+  deps.tiers = tiers.get();
   deps.swap = &swap;
   deps.map = &map;
   deps.data = data.get();

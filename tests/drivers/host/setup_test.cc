@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -166,12 +167,11 @@ TEST(HostSetup, FailedReservationsAndFramesKeepNothing) {
   EXPECT_EQ(Holdings::now(), before);
 }
 
-TEST(HostSetup, MemoryIsBoundToTheNodeOfTheDevice) {
+TEST(HostSetup, RangesAreBoundToTheDevicesNodeAndFramesToTheirs) {
   FakeKernel kernel;
-  uint64_t bound = 0;
+  std::map<unsigned, uint64_t> bound;
   kernel.on_bind_node = [&](uint64_t, size_t length, unsigned node) -> std::optional<int> {
-    EXPECT_EQ(node, 1U);
-    bound += length;
+    bound[node] += length;
     return 0;
   };
   HostConfig config;
@@ -179,12 +179,17 @@ TEST(HostSetup, MemoryIsBoundToTheNodeOfTheDevice) {
   config.node = NodeId(1);
   config.numa_nodes = 2;
   const auto mmu = make_mmu<HostMoveMmu>(config);
-  bound = 0;
+  bound.clear();
   ASSERT_TRUE(mmu->reserve(kSize, kSize, kSize).ok());
-  EXPECT_EQ(bound, kSize.value());
+  EXPECT_EQ(bound, (std::map<unsigned, uint64_t>{{1, kSize.value()}}));
   ASSERT_TRUE(mmu->create_frames(kSize, 4, NodeId(1)).ok());
-  EXPECT_EQ(bound, 5 * kSize.value());
-  EXPECT_EQ(mmu->create_frames(kSize, 4, NodeId(0)).code(), Errc::kInvalid);
+  EXPECT_EQ(bound, (std::map<unsigned, uint64_t>{{1, 5 * kSize.value()}}));
+  const Result<FrameArea> far = mmu->create_frames(kPageSizeMax, 2, NodeId(0));
+  ASSERT_TRUE(far.ok());
+  EXPECT_EQ(bound[0], 2 * kPageSizeMax.value());
+  if (mmu->rebuild(far->frame(1)).ok()) {  // the fresh page comes from the frame's node
+    EXPECT_EQ(bound[0], 3 * kPageSizeMax.value());
+  }
 }
 
 TEST(HostSetup, BindingReallyAsksTheKernel) {
