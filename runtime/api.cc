@@ -82,6 +82,8 @@ using kvmm::Bytes;
 using kvmm::Errc;
 using kvmm::Error;
 using kvmm::kBadSize;
+using kvmm::kNoOut;
+using kvmm::usable;
 
 extern "C" {
 
@@ -104,7 +106,7 @@ kvmm_status kvmm_runtime_open(const kvmm_runtime_options* options, kvmm_runtime*
   return api_call([&]() -> kvmm_status {
     kvmm_runtime_options o;
     if (out == nullptr || !api_options(options, &o)) {
-      return api_status(Error(Errc::kInvalid, kBadSize));
+      return api_status(Error(Errc::kInvalid, out == nullptr ? kNoOut : kBadSize));
     }
     kvmm::RuntimeConfig c;
     std::string frames;
@@ -117,6 +119,9 @@ kvmm_status kvmm_runtime_open(const kvmm_runtime_options* options, kvmm_runtime*
         KVMM_RUNTIME_NO_CONTROL | KVMM_RUNTIME_PIN_ONLY | KVMM_RUNTIME_VOLATILE;
     if ((o.flags & ~kKnown) != 0) {
       return api_status(Error(Errc::kInvalid, "unknown flag in kvmm_runtime_options.flags"));
+    }
+    if (o.dram_bytes > uint64_t{1} << 46) {
+      return api_status(Error(Errc::kRange, "dram_bytes must be at most 64 TiB"));
     }
     if (o.data_workers > 64) {
       return api_status(Error(Errc::kInvalid, "data_workers must be 0..64"));
@@ -145,6 +150,9 @@ kvmm_status kvmm_runtime_close(kvmm_runtime* runtime) {
     if (runtime == nullptr) {
       return api_ok();
     }
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
     if (auto ok = runtime->impl->close(); !ok) {
       return api_status(ok.error());
     }
@@ -156,8 +164,12 @@ kvmm_status kvmm_runtime_close(kvmm_runtime* runtime) {
 kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes, int32_t priority) {
   return api_call([&]() -> kvmm_status {
     std::string p;
-    if (runtime == nullptr || !api_text(path, &p) || p.empty()) {
-      return api_status(Error(Errc::kInvalid, "a path is needed"));
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
+    if (!api_text(path, &p) || p.empty()) {
+      return api_status(
+          Error(Errc::kInvalid, "a path of 1 to 255 bytes without control characters is needed"));
     }
     return api_status(runtime->impl->swapon(p, Bytes(bytes), priority));
   });
@@ -166,8 +178,12 @@ kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes,
 kvmm_status kvmm_swapoff(kvmm_runtime* runtime, const char* path) {
   return api_call([&]() -> kvmm_status {
     std::string p;
-    if (runtime == nullptr || !api_text(path, &p) || p.empty()) {
-      return api_status(Error(Errc::kInvalid, "a path is needed"));
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
+    if (!api_text(path, &p) || p.empty()) {
+      return api_status(
+          Error(Errc::kInvalid, "a path of 1 to 255 bytes without control characters is needed"));
     }
     return api_status(runtime->impl->swapoff(p));
   });
@@ -176,8 +192,11 @@ kvmm_status kvmm_swapoff(kvmm_runtime* runtime, const char* path) {
 kvmm_status kvmm_attr_get(kvmm_runtime* runtime, const char* path, char* value, size_t length) {
   return api_call([&]() -> kvmm_status {
     std::string p;
-    if (runtime == nullptr || !api_text(path, &p) || value == nullptr || length == 0) {
-      return api_status(Error(Errc::kInvalid));
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
+    if (path == nullptr || !api_text(path, &p) || value == nullptr || length == 0) {
+      return api_status(Error(Errc::kInvalid, "a path, and room for the value, are needed"));
     }
     auto text = runtime->impl->attributes().get(p);
     if (!text) {
@@ -193,8 +212,11 @@ kvmm_status kvmm_attr_get(kvmm_runtime* runtime, const char* path, char* value, 
 kvmm_status kvmm_attr_set(kvmm_runtime* runtime, const char* path, const char* value) {
   return api_call([&]() -> kvmm_status {
     std::string p;
-    if (runtime == nullptr || !api_text(path, &p) || value == nullptr) {
-      return api_status(Error(Errc::kInvalid));
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
+    if (path == nullptr || !api_text(path, &p) || value == nullptr) {
+      return api_status(Error(Errc::kInvalid, "a path and a value are needed"));
     }
     return api_status(runtime->impl->attributes().set(p, value));
   });
@@ -206,8 +228,11 @@ kvmm_status kvmm_arena_create(kvmm_runtime* runtime, const kvmm_arena_options* o
                               kvmm_arena** out) {
   return api_call([&]() -> kvmm_status {
     kvmm_arena_options o;
-    if (runtime == nullptr || out == nullptr || !api_options(options, &o)) {
-      return api_status(Error(Errc::kInvalid, kBadSize));
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
+    if (out == nullptr || !api_options(options, &o)) {
+      return api_status(Error(Errc::kInvalid, out == nullptr ? kNoOut : kBadSize));
     }
     kvmm::ArenaSpec spec;
     if (!api_text(o.name, &spec.name) || !api_text(o.layout, &spec.layout) || o.placement > 1 ||
@@ -236,6 +261,9 @@ kvmm_status kvmm_arena_destroy(kvmm_arena* arena) {
     if (arena == nullptr) {
       return api_ok();
     }
+    if (auto ok = usable(arena); !ok) {
+      return api_status(ok);
+    }
     if (auto ok = arena->runtime->destroy_arena(*arena->impl); !ok) {
       return api_status(ok.error());
     }
@@ -246,8 +274,12 @@ kvmm_status kvmm_arena_destroy(kvmm_arena* arena) {
 
 kvmm_status kvmm_arena_reserve(kvmm_arena* arena, uint64_t length, void** base) {
   return api_call([&]() -> kvmm_status {
-    if (arena == nullptr || base == nullptr || length > (uint64_t{1} << 46)) {
-      return api_status(Error(Errc::kInvalid, "length must be 1..64 TiB"));
+    if (auto ok = usable(arena); !ok) {
+      return api_status(ok);
+    }
+    if (base == nullptr || length > (uint64_t{1} << 46)) {
+      return api_status(
+          Error(Errc::kInvalid, base == nullptr ? kNoOut : "length must be 1..64 TiB"));
     }
     auto r = arena->runtime->reserve(*arena->impl, Bytes(length));
     if (!r) {
@@ -262,7 +294,10 @@ kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* op
                                  uint32_t* plane) {
   return api_call([&]() -> kvmm_status {
     kvmm_plane_options o;
-    if (arena == nullptr || !api_options(options, &o)) {
+    if (auto ok = usable(arena); !ok) {
+      return api_status(ok);
+    }
+    if (!api_options(options, &o)) {
       return api_status(Error(Errc::kInvalid, kBadSize));
     }
     kvmm::PlaneSpec spec;
@@ -288,8 +323,8 @@ kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* op
 
 kvmm_status kvmm_arena_clear(kvmm_arena* arena, void* start, uint64_t length) {
   return api_call([&]() -> kvmm_status {
-    if (arena == nullptr) {
-      return api_status(Error(Errc::kInvalid));
+    if (auto ok = usable(arena); !ok) {
+      return api_status(ok);
     }
     const kvmm::AddressRange range{kvmm::VirtAddr(reinterpret_cast<uint64_t>(start)),
                                    Bytes(length)};

@@ -37,6 +37,29 @@ struct kvmm_pin {
 
 namespace kvmm {
 
+inline const Runtime* runtime_of(const kvmm_runtime* h) {
+  return h->impl.get();
+}
+template <class Handle>
+const Runtime* runtime_of(const Handle* h) {
+  return h->runtime;
+}
+
+// What is wrong with a handle: it is null, or this is a forked child. A call there would wait for
+// threads that only the parent has.
+template <class Handle>
+Result<void> usable(const Handle* h) {
+  if (h == nullptr) {
+    return Error(Errc::kInvalid, "a handle (runtime, arena, session or pin) is NULL");
+  }
+  if (runtime_of(h)->forked()) {
+    return Error(Errc::kClosed,
+                 "this is a forked child; the runtime is its parent's: exec or _exit, or open a "
+                 "runtime of its own");
+  }
+  return {};
+}
+
 kvmm_status api_status(const Error& error);
 kvmm_status api_ok();
 
@@ -84,6 +107,8 @@ bool api_options(const T* given, T* out) {
 inline constexpr const char* kBadSize =
     "options.size is not that of a struct of this API, or fields of a newer version are set: use "
     "KVMM_INIT";
+
+inline constexpr const char* kNoOut = "the pointer to the result is NULL";
 
 // A borrowed text of at most 255 bytes; null is "". False: too long, or with control characters.
 bool api_text(const char* given, std::string* out);

@@ -16,6 +16,7 @@ using kvmm::Errc;
 using kvmm::Error;
 using kvmm::MutexLock;
 using kvmm::PinAnswer;
+using kvmm::usable;
 
 namespace {
 
@@ -72,7 +73,10 @@ extern "C" {
 kvmm_status kvmm_pin_batch(kvmm_runtime* runtime, const kvmm_pin_range* ranges, size_t n,
                            kvmm_pin** out, uint32_t* answers) {
   return api_call([&]() -> kvmm_status {
-    if (runtime == nullptr || ranges == nullptr || out == nullptr || n == 0 || n > kRangesMax) {
+    if (auto ok = usable(runtime); !ok) {
+      return api_status(ok);
+    }
+    if (ranges == nullptr || out == nullptr || n == 0 || n > kRangesMax) {
       return api_status(Error(Errc::kInvalid, "a batch has 1 to 65536 ranges"));
     }
     auto pin = std::make_unique<kvmm_pin>();
@@ -120,7 +124,10 @@ int kvmm_pin_fd(const kvmm_pin* pin) {
 
 kvmm_status kvmm_pin_poll(kvmm_pin* pin, uint32_t* answers, size_t n) {
   return api_call([&]() -> kvmm_status {
-    if (pin == nullptr || answers == nullptr || n != pin->batch.ranges.size()) {
+    if (auto ok = usable(pin); !ok) {
+      return api_status(ok);
+    }
+    if (answers == nullptr || n != pin->batch.ranges.size()) {
       return api_status(Error(Errc::kInvalid, "n must be as given to kvmm_pin_batch"));
     }
     kvmm::Core& core = pin->runtime->core();
@@ -136,7 +143,10 @@ kvmm_status kvmm_pin_poll(kvmm_pin* pin, uint32_t* answers, size_t n) {
 kvmm_status kvmm_unpin(kvmm_pin* pin, const kvmm_fence* fence) {
   return api_call([&]() -> kvmm_status {
     kvmm_fence f;
-    if (pin == nullptr || !api_options(fence, &f)) {
+    if (auto ok = usable(pin); !ok) {
+      return api_status(ok);
+    }
+    if (!api_options(fence, &f)) {
       return api_status(Error(Errc::kInvalid, kvmm::kBadSize));
     }
     kvmm::Fence k;
@@ -146,7 +156,6 @@ kvmm_status kvmm_unpin(kvmm_pin* pin, const kvmm_fence* fence) {
         break;
       case KVMM_FENCE_CALLBACK:
         k.kind = kvmm::Fence::Kind::kCallback;
-
         k.done = f.done;
         break;
       case KVMM_FENCE_CUDA_EVENT:

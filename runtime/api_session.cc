@@ -14,10 +14,12 @@ using kvmm::api_text;
 using kvmm::Errc;
 using kvmm::Error;
 using kvmm::kBadSize;
+using kvmm::kNoOut;
 using kvmm::Mm;
 using kvmm::MmJob;
 using kvmm::MutexLock;
 using kvmm::Result;
+using kvmm::usable;
 
 namespace {
 
@@ -25,8 +27,8 @@ namespace {
 template <class Fn>
 kvmm_status with_space(kvmm_session* session, Fn&& fn) {
   return api_call([&]() -> kvmm_status {
-    if (session == nullptr) {
-      return api_status(Error(Errc::kInvalid, "session is NULL"));
+    if (auto ok = usable(session); !ok) {
+      return api_status(ok);
     }
     kvmm::Core& core = session->runtime->core();
     MutexLock l(core.lock());
@@ -48,8 +50,11 @@ kvmm_status kvmm_session_open(kvmm_arena* arena, const kvmm_session_options* opt
                               kvmm_session** out) {
   return api_call([&]() -> kvmm_status {
     kvmm_session_options o;
-    if (arena == nullptr || out == nullptr || !api_options(options, &o)) {
-      return api_status(Error(Errc::kInvalid, kBadSize));
+    if (auto ok = usable(arena); !ok) {
+      return api_status(ok);
+    }
+    if (out == nullptr || !api_options(options, &o)) {
+      return api_status(Error(Errc::kInvalid, out == nullptr ? kNoOut : kBadSize));
     }
     kvmm::SpaceSpec spec;
     std::string tenant;
@@ -77,6 +82,9 @@ kvmm_status kvmm_session_close(kvmm_session* session) {
     if (session == nullptr) {
       return api_ok();
     }
+    if (auto good = usable(session); !good) {
+      return api_status(good);
+    }
     auto ok = session->runtime->close_session(*session->impl);
     if (!ok) {
       return api_status(ok.code() == Errc::kBusy
@@ -89,16 +97,19 @@ kvmm_status kvmm_session_close(kvmm_session* session) {
 }
 
 uint64_t kvmm_session_id(const kvmm_session* session) {
-  return session->impl->id();
+  return session == nullptr ? 0 : session->impl->id();
 }
 uint32_t kvmm_session_lane(const kvmm_session* session) {
-  return session->impl->spec().lane;
+  return session == nullptr ? UINT32_MAX : session->impl->spec().lane;
 }
 
 kvmm_status kvmm_session_address(kvmm_session* session, uint32_t plane, void** address) {
   return with_space(session, [&](Mm&, AddressSpace& s) -> Result<void> {
+    if (address == nullptr) {
+      return Error(Errc::kInvalid, kNoOut);
+    }
     kvmm::Vma* v = s.vma_of_plane(plane);
-    if (v == nullptr || address == nullptr) {
+    if (v == nullptr) {
       return Error(Errc::kRange,
                    "the session has " + std::to_string(s.planes().size()) + " planes");
     }
@@ -117,8 +128,8 @@ kvmm_status kvmm_append(kvmm_session* session, const int32_t* ids, uint64_t n) {
 
 kvmm_status kvmm_truncate(kvmm_session* session, uint64_t tokens) {
   return api_call([&]() -> kvmm_status {
-    if (session == nullptr) {
-      return api_status(Error(Errc::kInvalid));
+    if (auto ok = usable(session); !ok) {
+      return api_status(ok);
     }
     return api_status(session->runtime->run_job(
         [&](Mm& mm, MmJob& job) { return mm.truncate(*session->impl, tokens, job); }));
@@ -126,13 +137,13 @@ kvmm_status kvmm_truncate(kvmm_session* session, uint64_t tokens) {
 }
 
 uint64_t kvmm_tokens(kvmm_session* session) {
-  return session->impl->stats.tokens.load(std::memory_order_relaxed);
+  return session == nullptr ? 0 : session->impl->stats.tokens.load(std::memory_order_relaxed);
 }
 
 kvmm_status kvmm_discard(kvmm_session* session, uint64_t a, uint64_t b) {
   return api_call([&]() -> kvmm_status {
-    if (session == nullptr) {
-      return api_status(Error(Errc::kInvalid));
+    if (auto ok = usable(session); !ok) {
+      return api_status(ok);
     }
     return api_status(session->runtime->run_job([&](Mm& mm, MmJob& job) {
       return mm.discard_tokens(*session->impl, a, clip(b, *session->impl), job);
@@ -143,7 +154,7 @@ kvmm_status kvmm_discard(kvmm_session* session, uint64_t a, uint64_t b) {
 kvmm_status kvmm_recompute_ranges(kvmm_session* session, kvmm_range* ranges, size_t capacity,
                                   size_t* count) {
   if (count == nullptr || (ranges == nullptr && capacity != 0)) {
-    return api_status(Error(Errc::kInvalid));
+    return api_status(Error(Errc::kInvalid, kNoOut));
   }
   std::vector<kvmm_range> all;
   const kvmm_status status = with_space(session, [&](Mm& mm, AddressSpace& s) -> Result<void> {
@@ -215,8 +226,8 @@ kvmm_status kvmm_advise(kvmm_session* session, uint32_t advice) {
 
 kvmm_status kvmm_sync(kvmm_session* session, uint64_t* seq) {
   return api_call([&]() -> kvmm_status {
-    if (session == nullptr) {
-      return api_status(Error(Errc::kInvalid));
+    if (auto ok = usable(session); !ok) {
+      return api_status(ok);
     }
     auto n = session->runtime->sync(*session->impl);
     if (!n) {
@@ -230,7 +241,10 @@ kvmm_status kvmm_sync(kvmm_session* session, uint64_t* seq) {
 }
 
 kvmm_status kvmm_session_stats(kvmm_session* session, kvmm_session_stat* stat) {
-  if (session == nullptr || stat == nullptr || stat->size < sizeof(size_t)) {
+  if (auto ok = usable(session); !ok) {
+    return api_status(ok);
+  }
+  if (stat == nullptr || stat->size < sizeof(size_t)) {
     return api_status(Error(Errc::kInvalid, kBadSize));
   }
   const kvmm::SpaceStats& t = session->impl->stats;

@@ -13,6 +13,8 @@
 // Thread safety: any thread. Locks: kApi (registries), then kCore.
 #pragma once
 
+#include <unistd.h>
+
 #include <map>
 #include <memory>
 #include <string>
@@ -23,7 +25,6 @@
 #include "runtime/control/server.h"
 #include "runtime/core.h"
 #include "runtime/platform.h"
-#include "runtime/tier_plan.h"
 #include "tiers/tier.h"
 
 namespace kvmm {
@@ -31,8 +32,7 @@ namespace kvmm {
 struct RuntimeConfig {
   std::string name;
   std::string config_dir;  // "": KVMM_CONFIG or the default
-  Bytes dram;              // of all nodes with CPUs; 0: see plan_tiers
-  std::vector<TierCapacity> tier_capacities;  // lines of the configuration
+  Bytes dram;              // 0: attribute, else a quarter of the node
   std::string swap_path;   // "": none
   Bytes swap_size;         // 0: 16 GiB, a block device: all of it
   std::string frames;      // "movable", "shareable", "pinonly"
@@ -71,9 +71,13 @@ class Runtime {
   // number.
   Result<uint64_t> sync(AddressSpace& space);
 
+  // Whether this is a forked child of the process that opened it: none of its threads and none of
+  // its memory are here.
+  bool forked() const { return getpid() != owner_; }
+
   Core& core() { return *core_; }
   AttrTree& attributes() { return tree_; }
-  TierTable& tiers() { return *tiers_; }
+  Tier& tier() { return tiers_->fastest(); }
   const RuntimeConfig& config() const { return config_; }
   // Whose runs of the fault path take no lock that readers take: lists of what exists, by copy.
   std::vector<uint64_t> arena_ids();
@@ -101,6 +105,7 @@ class Runtime {
   void print_notices();
 
   const Platform platform_;
+  const pid_t owner_ = getpid();
   RuntimeConfig config_;
   DriverRegistry registry_;
   std::unique_ptr<Device> memory_;

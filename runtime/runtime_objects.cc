@@ -9,6 +9,16 @@
 #include "runtime/runtime.h"
 
 namespace kvmm {
+namespace {
+
+constexpr uint64_t kAddressesMax = uint64_t{1} << 46;  // 64 TiB, half of what a process has
+
+Error too_large(const std::string& plane) {
+  return Error(Errc::kRange, "plane '" + plane + "': all lanes together are more than 64 TiB");
+}
+
+}  // namespace
+
 // ------------------------------------------------------------------------------------ arenas
 
 Result<Arena*> Runtime::create_arena(ArenaSpec spec) {
@@ -76,21 +86,24 @@ Result<AddressRange> Runtime::reserve(Arena& arena, Bytes length) {
 
 Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
   const bool contiguous = arena.spec.placement == Placement::kContiguous;
-  const Bytes granule = tiers_->fastest().mmu().info().granule;
+  const Bytes granule = tier().mmu().info().granule;
   if (plane.lane_stride.value() == 0 && plane.token_stride.value() != 0) {
-    const uint64_t bytes =
-        plane.token_stride.value() * std::max<uint64_t>(1, arena.spec.lane_tokens);
+    const uint64_t tokens = std::max<uint64_t>(1, arena.spec.lane_tokens);
+    const uint64_t bytes = plane.token_stride.value() * tokens;
+    if (bytes / tokens != plane.token_stride.value() || bytes > kAddressesMax) {
+      return too_large(plane.name);
+    }
     plane.lane_stride = Bytes(round_up(bytes, bytes >= kMiB ? kPageSizeMax.value() : 64 * kKiB));
   }
   if (plane.lane_stride.value() == 0) {
     return Error(Errc::kInvalid,
                  "plane '" + plane.name + "': lane_stride or token_stride is needed");
   }
+  if (plane.lane_stride.value() > kAddressesMax / arena.spec.lanes) {
+    return too_large(plane.name);
+  }
   if (!contiguous && plane.base.value() == 0) {
     const uint64_t all = plane.lane_stride.value() * arena.spec.lanes;
-    if (all / arena.spec.lanes != plane.lane_stride.value()) {
-      return Errc::kRange;
-    }
     auto range = reserve(arena, Bytes(all));
     if (!range) {
       return range.error();
@@ -103,10 +116,10 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
   }
   if (plane.page_size.value() == 0) {
     plane.page_size =
-        std::min(page_size_for(plane.lane_stride, plane.base), tiers_->fastest().pool().config().block_size);
+        std::min(page_size_for(plane.lane_stride, plane.base), tier().pool().config().block_size);
   }
   if (!is_page_size(plane.page_size) || plane.page_size < granule ||
-      plane.page_size > tiers_->fastest().pool().config().block_size) {
+      plane.page_size > tier().pool().config().block_size) {
     return Error(Errc::kInvalid, "plane '" + plane.name +
                                      "': page_size must be a power of two from 4 KiB to 2 MiB");
   }
@@ -124,6 +137,7 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
       if (auto ok = s->add_plane(number, next_object_++); !ok) {
         return ok.error();
       }
+      core_->mm().welcome(*s->vma_of_plane(number));
     }
   }
   return number;

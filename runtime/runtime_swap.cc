@@ -16,6 +16,10 @@ namespace kvmm {
 namespace {
 
 constexpr Bytes kSwapDefault = gib(16);  // what a file may grow to
+// A process that was killed leaves I/O of its ring to the kernel, and the file's lock with it, for
+// a moment: 1 s at most.
+constexpr int kBusyTries = 50;
+constexpr int kBusyWaitMs = 20;
 
 }  // namespace
 
@@ -56,6 +60,12 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   info.capacity =
       exists && (S_ISBLK(there.st_mode) || there.st_size != 0) ? Bytes(0) : area_config.size;
   auto device = registry_.bind(info);
+  for (int i = 0; i < kBusyTries && device.code() == Errc::kBusy && exists &&
+                  S_ISREG(there.st_mode) && platform_.executor->threaded();
+       ++i) {
+    poll(nullptr, 0, kBusyWaitMs);
+    device = registry_.bind(info);
+  }
   if (!device) {
     return device.error();
   }

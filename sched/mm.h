@@ -40,7 +40,7 @@
 #include "sched/mm_config.h"
 #include "sched/page_op.h"
 #include "sched/pin.h"
-#include "tiers/zonelist.h"
+#include "tiers/tier.h"
 #include "vmm/address_space.h"
 
 namespace kvmm {
@@ -75,7 +75,7 @@ struct MmJob {
 class Mm {
  public:
   struct Deps {
-    TierTable* tiers = nullptr;  // all of one MMU
+    Tier* tier = nullptr;
     SwapSpace* swap = nullptr;
     AddressMap* map = nullptr;
     DataOps* data = nullptr;     // workers in the runtime, inline in the simulator
@@ -107,6 +107,9 @@ class Mm {
   // ---- sessions (sched/space_ops.cc) -----------------------------------------------------------
 
   void attach(AddressSpace& space, Tick now);
+  // A range that belongs to a session from now on: touches of it from before were answered with an
+  // error, and are so no more. attach() does this for every plane.
+  void welcome(const Vma& vma);
   // Dooms every page; `job` is done when all are gone. kBusy: a page is pinned (nothing changed).
   Result<void> detach_begin(AddressSpace& space, MmJob& job);
   // REQUIRES: the job of detach_begin is done.
@@ -166,7 +169,7 @@ class Mm {
 
   const MmStats& stats() const { return stats_; }
   MmStats& stats() { return stats_; }
-  Zonelist& zones() { return zones_; }
+  Tier& tier() { return *tier_; }
   SwapSpace& swap() { return *swap_; }
   SpaceList& spaces() { return spaces_; }
   // The next notice, or false. One reader.
@@ -226,6 +229,7 @@ class Mm {
   void free_clean_frame(Page& p);
   void poison_wanted(Page& p);
   void unpoison(Page& p);
+  void poison_stray(VirtAddr va, Bytes size);
   void mmu_now(MmuOp what, VirtAddr va, Bytes size);
 
   // wants.cc
@@ -280,6 +284,7 @@ class Mm {
   static constexpr uint32_t kOpsKept = 16;  // only for answers with an error
   static constexpr uint32_t kNotices = 64;
   static constexpr uint32_t kPrefetchJobs = 64;
+  static constexpr uint32_t kStrays = 64;
   static constexpr uint32_t kSubmitMax = kOps * kChunksMax;
   static constexpr uint32_t kIndexWrites = 16;
   static constexpr uint32_t kClasses = 32;  // by log2 of the page size
@@ -295,13 +300,14 @@ class Mm {
   void finish_index(BlockRequest& r);
 
   // Constant after construction.
-  Zonelist zones_;
+  Tier* const tier_;
   SwapSpace* const swap_;
   AddressMap* const map_;
   DataOps* const data_;
   TraceRing* const trace_;
   CompletionQueue* const completions_;
   MmuOps* const mmu_;
+  FramePool* const pool_;
   const bool fixed_frames_;
   MmConfig& config_;
 
@@ -335,6 +341,8 @@ class Mm {
   uint64_t pins_open_ = 0;
   uint32_t free_count_ = 0;  // of free_ops_
   std::vector<FencedUnpin> fenced_;
+  std::array<VirtAddr, kStrays> strays_{};  // poisoned for want of a session
+  uint32_t stray_count_ = 0;                // more than kStrays: they are not known any more
   std::array<MmNotice, kNotices> notices_{};
   uint32_t notice_head_ = 0, notice_tail_ = 0;
   Tick now_;

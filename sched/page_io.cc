@@ -174,7 +174,10 @@ void Mm::finish_write(PageOp& op) {
     give_op(op);
     p.apply(PageEvent::kWriteFailed);
     MmStats::add(stats_.write_errors);
-    if (++p.attempts >= config_.write_tries.load(std::memory_order_relaxed)) {
+    // A full disk is no attempt: the area gives out no slot now, so another one is asked, or all of
+    // them are full.
+    if (why != Errc::kNoSpace &&
+        ++p.attempts >= config_.write_tries.load(std::memory_order_relaxed)) {
       notice(MmNotice::Kind::kWriteError, why, p);
       p.attempts = 0;
       p.set(Page::kWriteBlocked);
@@ -252,7 +255,7 @@ void Mm::finish_read(PageOp& op) {
   }
   if (home != nullptr) {
     if (!fixed_frames_) {
-      zones_.scrubbed(*p.frame, home->spec().tenant_number);
+      pool_->scrubbed(*p.frame, home->spec().tenant_number);
     }
     SpaceStats::add(home->stats.swap_in_bytes, size);
   }

@@ -23,7 +23,38 @@ void Mm::attach(AddressSpace& space, Tick now) {
   now_ = now;
   space.last_active = now;
   spaces_.push_front(space);
+  for (const AddressSpace::Mapping& m : space.planes()) {
+    welcome(*m.vma);
+  }
   trace(TraceEvent::session_open, space.id(), space.arena().spec.id, space.spec().lane);
+}
+
+void Mm::poison_stray(VirtAddr va, Bytes size) {
+  if (stray_count_ < kStrays) {
+    strays_[stray_count_] = va;
+  }
+  stray_count_ = std::min(stray_count_ + 1, kStrays + 1);
+  mmu_now(MmuOp::kPoison, va, size);
+}
+
+void Mm::welcome(const Vma& vma) {
+  if (stray_count_ == 0 || mmu_->info().asynchronous) {
+    return;
+  }
+  if (stray_count_ > kStrays) {  // an engine that strays all the time pays for all of its pages
+    for (uint32_t i = 0; i < vma.pages; ++i) {
+      mmu_now(MmuOp::kClear, vma.address_of(i), vma.page_size);
+    }
+    return;
+  }
+  for (uint32_t i = 0; i < stray_count_;) {
+    if (strays_[i] < vma.start || strays_[i] >= vma.end()) {
+      ++i;
+      continue;
+    }
+    mmu_now(MmuOp::kClear, vma.address_of(vma.page_at(strays_[i])), vma.page_size);
+    strays_[i] = strays_[--stray_count_];
+  }
 }
 
 Result<void> Mm::detach_begin(AddressSpace& space, MmJob& job) {

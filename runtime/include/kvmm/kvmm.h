@@ -29,7 +29,8 @@
  *   - Thread safety: all functions may be called from any thread at any time, except that an object
  *     must not be used while or after another thread closes it. No function touches page bytes,
  *     except kvmm_arena_clear at the edges of its range.
- *   - After fork(2) the child has no KV memory: it may only exec or _exit.
+ *   - After fork(2) the child has no KV memory: it may exec, _exit, or open a runtime of its
+ *     own. Calls with handles of its parent answer ECLOSED.
  */
 #ifndef KVMM_KVMM_H_
 #define KVMM_KVMM_H_
