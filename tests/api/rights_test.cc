@@ -178,7 +178,7 @@ TEST_F(Rights, WithoutHugePagesLargePagesAreMadeOfSmallOnes) {
 TEST_F(Rights, LittleLockedMemoryIsNeeded) {
   Folder home("/var/tmp");
   ASSERT_EQ(chmod(home.path().c_str(), 0777), 0);
-  for (const rlim_t limit : {0, 128 * 1024}) {
+  for (const rlim_t limit : {rlim_t{0}, rlim_t{128 * 1024}}) {
     EXPECT_CHILD_OK(in_child([&] {
       const rlimit memlock{limit, limit};
       ASSERT_EQ(setrlimit(RLIMIT_MEMLOCK, &memlock), 0);
