@@ -27,12 +27,6 @@ std::string program_name() {
   return path.substr(path.rfind('/') + 1);
 }
 
-Bytes default_dram() {
-  const uint64_t node = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) *
-                        static_cast<uint64_t>(sysconf(_SC_PAGE_SIZE));
-  return Bytes(std::min<uint64_t>(kGiB, node / 4));
-}
-
 }  // namespace
 
 Runtime::Runtime(Platform platform, RuntimeConfig config)
@@ -89,7 +83,18 @@ Result<void> Runtime::build_memory() {
   if (auto ok = platform_.add_drivers(registry_); !ok) {
     return ok;
   }
-  DeviceInfo info = platform_.memory;
+  const auto devices = platform_.enumerate();
+  if (!devices) {
+    return devices.error();
+  }
+  // One memory device: frames of all nodes must be mappable at one engine's addresses.
+  const auto first = std::find_if(devices->begin(), devices->end(), [](const DeviceInfo& d) {
+    return d.cls == DeviceClass::kMemory && d.has_cpus && d.capacity.value() != 0;
+  });
+  if (first == devices->end()) {
+    return Error(Errc::kNotSupported, "the system names no NUMA node that has memory and CPUs");
+  }
+  DeviceInfo info = *first;
   if (info.bus == "numa" && !config_.frames.empty()) {
     info.options = "frames=" + config_.frames;
   }
@@ -102,19 +107,19 @@ Result<void> Runtime::build_memory() {
         "memory devices map and have data ops");
   const MmuInfo mmu = memory_->mmu()->info();
   data_ = platform_.executor->workers(*memory_->data(), config_.data_workers);
-  TierDescription d;
-  d.name = "dram";
-  d.device = info.name;
-  d.node = info.node;
-  d.capacity = config_.dram.value() != 0 ? config_.dram : default_dram();
-  d.block_size = std::min(kPageSizeMax, mmu.page_size_max);
-  d.page_size_min = mmu.granule;
-  d.comes_zeroed = !mmu.fixed_frames;
-  d.mmu = memory_->mmu();
-  d.copy = memory_->copy();
-  d.data = data_.get();
-  d.capacity = Bytes(round_up(d.capacity.value(), d.block_size.value()));
-  auto tiers = TierTable::create(std::span(&d, 1));
+  auto plan = plan_tiers(*devices, config_.dram, std::min(kPageSizeMax, mmu.page_size_max),
+                         config_.tier_capacities, mmu.fixed_frames);
+  if (!plan) {
+    return plan.error();
+  }
+  for (TierDescription& d : *plan) {
+    d.page_size_min = mmu.granule;
+    d.comes_zeroed = !mmu.fixed_frames;
+    d.mmu = memory_->mmu();
+    d.copy = memory_->copy();
+    d.data = data_.get();
+  }
+  auto tiers = TierTable::create(*plan);
   if (!tiers) {
     return tiers.error();
   }
@@ -126,7 +131,7 @@ Result<void> Runtime::build_memory() {
   trace_ = std::make_unique<TraceRing>(std::move(*trace));
   Core::Parts parts;
   parts.platform = platform_;
-  parts.tier = &tiers_->fastest();
+  parts.tiers = tiers_.get();
   parts.data = data_.get();
   parts.trace = trace_.get();
   parts.completions = &completions_;

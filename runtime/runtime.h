@@ -25,17 +25,19 @@
 #include "runtime/control/server.h"
 #include "runtime/core.h"
 #include "runtime/platform.h"
+#include "runtime/tier_plan.h"
 #include "tiers/tier.h"
 
 namespace kvmm {
 
 struct RuntimeConfig {
   std::string name;
-  std::string config_dir;  // "": KVMM_CONFIG or the default
-  Bytes dram;              // 0: attribute, else a quarter of the node
-  std::string swap_path;   // "": none
-  Bytes swap_size;         // 0: 16 GiB, a block device: all of it
-  std::string frames;      // "movable", "shareable", "pinonly"
+  std::string config_dir;                     // "": KVMM_CONFIG or the default
+  Bytes dram;                                 // of all nodes with CPUs; 0: see plan_tiers
+  std::vector<TierCapacity> tier_capacities;  // lines of the configuration
+  std::string swap_path;                      // "": none
+  Bytes swap_size;                            // 0: 16 GiB, a block device: all of it
+  std::string frames;                         // "movable", "shareable", "pinonly"
   bool control = true;
   bool swap_volatile = false;
   uint32_t data_workers = 1;
@@ -77,7 +79,7 @@ class Runtime {
 
   Core& core() { return *core_; }
   AttrTree& attributes() { return tree_; }
-  Tier& tier() { return tiers_->fastest(); }
+  TierTable& tiers() { return *tiers_; }
   const RuntimeConfig& config() const { return config_; }
   // Whose runs of the fault path take no lock that readers take: lists of what exists, by copy.
   std::vector<uint64_t> arena_ids();

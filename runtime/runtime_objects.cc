@@ -18,7 +18,6 @@ Error too_large(const std::string& plane) {
 }
 
 }  // namespace
-
 // ------------------------------------------------------------------------------------ arenas
 
 Result<Arena*> Runtime::create_arena(ArenaSpec spec) {
@@ -86,7 +85,7 @@ Result<AddressRange> Runtime::reserve(Arena& arena, Bytes length) {
 
 Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
   const bool contiguous = arena.spec.placement == Placement::kContiguous;
-  const Bytes granule = tier().mmu().info().granule;
+  const Bytes granule = tiers_->fastest().mmu().info().granule;
   if (plane.lane_stride.value() == 0 && plane.token_stride.value() != 0) {
     const uint64_t tokens = std::max<uint64_t>(1, arena.spec.lane_tokens);
     const uint64_t bytes = plane.token_stride.value() * tokens;
@@ -115,11 +114,11 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
     return Error(Errc::kBusy, "planes of a contiguous arena are added before its sessions");
   }
   if (plane.page_size.value() == 0) {
-    plane.page_size =
-        std::min(page_size_for(plane.lane_stride, plane.base), tier().pool().config().block_size);
+    plane.page_size = std::min(page_size_for(plane.lane_stride, plane.base),
+                               tiers_->fastest().pool().config().block_size);
   }
   if (!is_page_size(plane.page_size) || plane.page_size < granule ||
-      plane.page_size > tier().pool().config().block_size) {
+      plane.page_size > tiers_->fastest().pool().config().block_size) {
     return Error(Errc::kInvalid, "plane '" + plane.name +
                                      "': page_size must be a power of two from 4 KiB to 2 MiB");
   }

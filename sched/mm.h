@@ -40,7 +40,7 @@
 #include "sched/mm_config.h"
 #include "sched/page_op.h"
 #include "sched/pin.h"
-#include "tiers/tier.h"
+#include "tiers/zonelist.h"
 #include "vmm/address_space.h"
 
 namespace kvmm {
@@ -75,7 +75,7 @@ struct MmJob {
 class Mm {
  public:
   struct Deps {
-    Tier* tier = nullptr;
+    TierTable* tiers = nullptr;  // all of one MMU
     SwapSpace* swap = nullptr;
     AddressMap* map = nullptr;
     DataOps* data = nullptr;     // workers in the runtime, inline in the simulator
@@ -169,7 +169,7 @@ class Mm {
 
   const MmStats& stats() const { return stats_; }
   MmStats& stats() { return stats_; }
-  Tier& tier() { return *tier_; }
+  Zonelist& zones() { return zones_; }
   SwapSpace& swap() { return *swap_; }
   SpaceList& spaces() { return spaces_; }
   // The next notice, or false. One reader.
@@ -300,14 +300,13 @@ class Mm {
   void finish_index(BlockRequest& r);
 
   // Constant after construction.
-  Tier* const tier_;
+  Zonelist zones_;
   SwapSpace* const swap_;
   AddressMap* const map_;
   DataOps* const data_;
   TraceRing* const trace_;
   CompletionQueue* const completions_;
   MmuOps* const mmu_;
-  FramePool* const pool_;
   const bool fixed_frames_;
   MmConfig& config_;
 

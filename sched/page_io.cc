@@ -255,7 +255,7 @@ void Mm::finish_read(PageOp& op) {
   }
   if (home != nullptr) {
     if (!fixed_frames_) {
-      pool_->scrubbed(*p.frame, home->spec().tenant_number);
+      zones_.scrubbed(*p.frame, home->spec().tenant_number);
     }
     SpaceStats::add(home->stats.swap_in_bytes, size);
   }
