@@ -249,6 +249,7 @@ class Mm {
   void reclaim();
   void unblock_writes();
   bool reclaim_one(Bytes size, int last_pass);
+  bool looks_idle(const AddressSpace& space) const;
   bool in_pass(const AddressSpace& space, int pass) const;
   bool reclaim_from(AddressSpace& space, Bytes size);
   bool block_reclaimable(Page& p);

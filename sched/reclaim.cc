@@ -4,8 +4,14 @@
 //
 //   pass 0   sessions that were said to be idle
 //   pass 1   sessions that are proved idle: their probe page was not touched for probe_wait
-//   pass 2   sessions without a fault for probe_wait whose probe is still out
-//   pass 3   every session, least recently active first (direct reclaim only)
+//   pass 2   sessions without a fault for probe_wait whose probe is still out, and that touched no
+//            earlier one a moment ago
+//   pass 3   sessions that did not just prove that they run, by touching their probe (direct
+//            reclaim only, as the next one)
+//   pass 4   every session
+//
+// Least recently active first. A session that is all in memory has no faults: without pass 3 one
+// that decodes would look older than those that are read in and put down beside it.
 //
 // Inside a session inactive pages go before active ones, those mapped longest ago first. A waiting
 // fault needs a frame of one size: a victim of that size goes alone, a victim of another size takes
@@ -18,9 +24,10 @@
 namespace kvmm {
 namespace {
 
-constexpr int kPasses = 4;
+constexpr int kPasses = 5;
 constexpr int kPassProved = 1;
 constexpr int kPassIdle = 2;
+constexpr int kPassNotProvedRunning = 3;
 
 // Oldest first. `fn` may unlink the page it is given, and no other unless it answers true (stop).
 template <class List, class Fn>
@@ -56,19 +63,28 @@ uint64_t Mm::out_bytes() const {
   return bytes;
 }
 
+bool Mm::looks_idle(const AddressSpace& s) const {
+  const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
+  return now_ >= s.last_active + wait && s.advice != Advice::kRunning;
+}
+
 bool Mm::in_pass(const AddressSpace& s, int pass) const {
   if (s.active.empty() && s.inactive.empty()) {
     return false;
   }
   const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
-  const bool quiet = now_ >= s.last_active + wait && s.advice != Advice::kRunning;
+  // A session that touched its probe is asked again after `wait`, and has as long to answer.
+  const bool runs = s.advice == Advice::kRunning ||
+                    (s.proved_running != Tick(0) && now_ < s.proved_running + wait + wait);
   switch (pass) {
     case 0:
       return s.advice == Advice::kIdle;
     case kPassProved:
-      return quiet && s.probed_at != Tick(0) && now_ >= s.probed_at + wait;
+      return looks_idle(s) && s.probed_at != Tick(0) && now_ >= s.probed_at + wait;
     case kPassIdle:
-      return quiet;
+      return looks_idle(s) && !runs;
+    case kPassNotProvedRunning:
+      return !runs;
     default:
       return true;
   }
@@ -88,7 +104,7 @@ void Mm::probe_spaces() {
       if (s.advice == Advice::kIdle || (s.active.empty() && s.inactive.empty())) {
         continue;
       }
-      if (s.probed_at == Tick(0) && in_pass(s, kPassIdle)) {
+      if (s.probed_at == Tick(0) && looks_idle(s)) {
         s.probed_at = std::max(now_, Tick(1));
         Page* p = s.newest;
         if (p == nullptr || p->place != Place::kMapped || !reclaimable(*p)) {
@@ -188,6 +204,9 @@ bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
 
 bool Mm::reclaim_one(Bytes size, int last_pass) {
   for (int pass = 0; pass <= last_pass; ++pass) {
+    if (pass > kPassNotProvedRunning && (passed_over_ || out_bytes() != 0)) {
+      return false;  // first what is on its way, or can be had in the next step
+    }
     for (auto it = spaces_.rbegin(); it != spaces_.rend(); ++it) {
       if (in_pass(*it, pass) && reclaim_from(*it, size)) {
         return true;

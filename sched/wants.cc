@@ -46,11 +46,15 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
   Page& p = vma->object->page(vma->page_at(fault.va));
   Pte& pte = vma->pte_of(p.index);
   trace(TraceEvent::fault_begin, space.id(), fault.va.value(), fault.write ? 1 : 0);
-  touched(space, now);
   if (p.has(Page::kProbe)) {
     p.clear(Page::kProbe);
+    const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
+    if (now < space.probed_at + Tick(wait.value() / 4)) {
+      space.proved_running = now;  // at once: not one that is merely used now and then
+    }
     MmStats::add(stats_.probes_hit);
   }
+  touched(space, now);
   if (pte.has(Pte::kPresent)) {
     // Somebody else's fault was quicker; or the page is being unmapped right now: then it comes
     // back.

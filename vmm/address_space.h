@@ -104,6 +104,7 @@ class AddressSpace {
   uint64_t tokens = 0;
   Tick last_active;            // of the last fault, append or pin
   Tick probed_at;              // a probe page was unmapped then (0: none is out)
+  Tick proved_running;         // a probe page was touched at once then (0: never)
   Page* newest = nullptr;      // most recently filled page: the probe of a raw session
   MmJob* doom_job = nullptr;   // who waits for doomed pages to be gone
   MmJob* clean_job = nullptr;  // who waits for pages to be written

@@ -282,5 +282,50 @@ TEST(Running, AResidentRunningSessionLosesNoPageToIdleOnes) {
   EXPECT_GT(w.mm->stats().reclaimed.load(), 50u);
 }
 
+// All others have had faults since the last one of the session that runs: it has none, because it
+// is in memory. What it has is the probe that it touches.
+TEST(Running, AResidentRunningSessionLosesNoPageToBusierOnes) {
+  WorldConfig c;
+  c.frames = 40;
+  c.lanes = 6;
+  c.planes = 1;
+  World w(c);
+  AddressSpace& running = w.open(0);
+  for (uint32_t i = 0; i < 16; ++i) {
+    ASSERT_EQ(w.write(running, 0, i, 100 + i).access, SimAccess::kDone);
+  }
+  std::vector<AddressSpace*> others;
+  for (uint32_t n = 1; n < 6; ++n) {
+    others.push_back(&w.open(n));
+    for (uint32_t i = 0; i < 4; ++i) {
+      ASSERT_EQ(w.write(*others.back(), 0, i, i).access, SimAccess::kDone);
+    }
+  }
+  auto decode = [&] {
+    for (uint32_t i = 0; i < 16; ++i) {
+      ASSERT_EQ(w.read(running, 0, i).value, 100 + i);
+    }
+    w.step();
+  };
+  for (int i = 0; i < 100 && w.mm->stats().probes_hit.load() == 0; ++i) {
+    w.clock.advance(millis(10));
+    w.step();
+    decode();
+  }
+  ASSERT_GT(w.mm->stats().probes_hit.load(), 0u);
+  const uint64_t majors = running.stats.faults_major.load();
+  for (int round = 0; round < 200; ++round) {
+    AddressSpace& s = *others[static_cast<size_t>(round) % others.size()];
+    for (uint32_t i = 0; i < 12; ++i) {
+      w.clock.advance(millis(3));
+      ASSERT_EQ(w.write(s, 0, i, i).access, SimAccess::kDone);
+    }
+    decode();
+  }
+  EXPECT_EQ(running.stats.faults_major.load(), majors) << "pages of the running session were taken";
+  EXPECT_GT(w.mm->stats().reclaimed.load(), 500u);
+  w.check();
+}
+
 }  // namespace
 }  // namespace kvmm::test
