@@ -47,12 +47,12 @@ TEST_F(Engine, ATouchOutsideEverySessionIsSigbus) {
   EXPECT_REFUSED(kvmm_arena_clear(w.arena(), w.base(3), 2 * w.lane_bytes()), KVMM_ERANGE, "range");
   EXPECT_TRUE(w.holds(0, 1));
   // A session that comes later has all of its lane, whatever was touched there before.
-  for (const uint32_t lane : {1, 2, 3}) {
+  for (const uint32_t lane : {1u, 2u, 3u}) {
     ASSERT_NE(w.session(lane), nullptr);
     EXPECT_EQ(*w.base(lane), 0);
     w.fill(lane, 2);
   }
-  for (const uint32_t lane : {1, 2, 3}) {
+  for (const uint32_t lane : {1u, 2u, 3u}) {
     EXPECT_TRUE(w.holds(lane, 2));
   }
   ASSERT_KVMM_OK(w.close_session(2));

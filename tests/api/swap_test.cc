@@ -76,7 +76,7 @@ TEST_F(Swap, TwoProcessesOnOneFile) {
 
 TEST_F(Swap, AFileThatOthersMayRead) {
   write_file(swap_, "");
-  for (const mode_t mode : {0644, 0660}) {
+  for (const mode_t mode : {0644u, 0660u}) {
     ASSERT_EQ(chmod(swap_.c_str(), mode), 0);
     World w;
     EXPECT_REFUSED(w.open(with_swap()), KVMM_EPERMISSION, "chmod 600 " + swap_);

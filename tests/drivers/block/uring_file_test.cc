@@ -183,7 +183,7 @@ TEST_F(UringFile, NoPermission) {
 
 TEST_F(UringFile, RefusesWhatOtherUsersMayRead) {
   make_file(path_, 1 << 20);
-  for (const mode_t mode : {0644, 0640, 0602, 0777}) {
+  for (const mode_t mode : {0644u, 0640u, 0602u, 0777u}) {
     ASSERT_EQ(::chmod(path_.c_str(), mode), 0);
     const Error e = refusal(path_, "size=1M");
     EXPECT_EQ(e.code, Errc::kPermission);
