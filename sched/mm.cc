@@ -18,6 +18,7 @@ uint32_t class_of(Bytes size) {
 Mm::Mm(const Deps& deps, MmConfig& config)
     : zones_(*deps.tiers),
       swap_(deps.swap),
+      pager_(deps.swap),
       map_(deps.map),
       data_(deps.data),
       trace_(deps.trace),

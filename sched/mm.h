@@ -40,6 +40,7 @@
 #include "sched/mm_config.h"
 #include "sched/page_op.h"
 #include "sched/pin.h"
+#include "tiers/swap_area.h"
 #include "tiers/zonelist.h"
 #include "vmm/address_space.h"
 
@@ -302,7 +303,8 @@ class Mm {
 
   // Constant after construction.
   Zonelist zones_;
-  SwapSpace* const swap_;
+  SwapSpace* const swap_;  // swapon, swapoff, sync
+  PagerOps* const pager_;  // write-back and reads
   AddressMap* const map_;
   DataOps* const data_;
   TraceRing* const trace_;

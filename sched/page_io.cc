@@ -132,7 +132,7 @@ void Mm::plan_chunks(PageOp& op, BlockOp what, uint64_t offset, Bytes length_max
 // REQUIRES: the frame is unmapped, op.checksum and op.generation describe its bytes.
 void Mm::begin_write(PageOp& op) {
   Page& p = *op.page;
-  auto slot = swap_->allocate(p.object->page_size());
+  auto slot = pager_->allocate(p.object->page_size());
   if (!slot) {
     MmStats::add(stats_.swap_full);
     if (!swap_full_said_) {  // once, until there is room again
@@ -151,26 +151,22 @@ void Mm::begin_write(PageOp& op) {
   op.error = Errc::kOk;
   op.started = now_;
   p.apply(PageEvent::kWrite);
-  SwapArea& area = swap_->area(op.slot);
-  plan_chunks(op, BlockOp::kWrite, area.offset_of(op.slot).value(), area.block().info().length_max);
+  const Backing at = pager_->backing(op.slot);
+  plan_chunks(op, BlockOp::kWrite, at.offset, at.length_max);
   op.outstanding = op.chunks_used;
   for (uint32_t i = 0; i < op.chunks_used; ++i) {
-    push_io(area.block(), op.chunks[i].io);
+    push_io(*at.device, op.chunks[i].io);
   }
 }
 
 void Mm::finish_write(PageOp& op) {
   Page& p = *op.page;
   AddressSpace* home = p.object->home();
-  SwapArea& area = swap_->area(op.slot);
   const uint64_t size = p.object->page_size().value();
   if (op.error != Errc::kOk) {
     const Errc why = op.error;
-    area.note_io_error();
-    if (why == Errc::kNoSpace) {
-      area.note_no_space();
-    }
-    swap_->free(op.slot);
+    pager_->failed(op.slot, why);
+    pager_->free(op.slot);
     give_op(op);
     p.apply(PageEvent::kWriteFailed);
     MmStats::add(stats_.write_errors);
@@ -188,7 +184,7 @@ void Mm::finish_write(PageOp& op) {
     return;
   }
   if (p.slot != 0) {
-    swap_->free(SlotId(p.slot));
+    pager_->free(SlotId(p.slot));
   }
   p.slot = op.slot.value();
   p.generation = op.generation;
@@ -201,7 +197,7 @@ void Mm::finish_write(PageOp& op) {
     p.set(Page::kSealSummed);
   }
   p.attempts = 0;
-  area.record(op.slot, p.object->identity_of(p), p.checksum, Bytes(size));
+  pager_->stored(op.slot, p.object->identity_of(p), p.checksum, Bytes(size));
   p.apply(PageEvent::kWritten);
   stats_.write_ns.record((now_ - op.started).value());
   MmStats::add(stats_.swap_out_bytes, size);
@@ -229,12 +225,11 @@ void Mm::begin_read(Page& p) {
   if (home != nullptr) {
     SpaceStats::sub(home->stats.bytes_swapped, p.object->page_size().value());
   }
-  SwapArea& area = swap_->area(SlotId(p.slot));
-  plan_chunks(*op, BlockOp::kRead, area.offset_of(SlotId(p.slot)).value(),
-              area.block().info().length_max);
+  const Backing at = pager_->backing(SlotId(p.slot));
+  plan_chunks(*op, BlockOp::kRead, at.offset, at.length_max);
   op->outstanding = op->chunks_used;
   for (uint32_t i = 0; i < op->chunks_used; ++i) {
-    push_io(area.block(), op->chunks[i].io);
+    push_io(*at.device, op->chunks[i].io);
   }
 }
 
@@ -250,7 +245,7 @@ void Mm::finish_read(PageOp& op) {
   if (!p.has(Page::kHasChecksum) || page_checksum(digests, id) != p.checksum) {
     return read_failed(op, Errc::kCorrupt);
   }
-  if (auto ok = swap_->area(SlotId(p.slot)).verify(SlotId(p.slot), id, p.checksum); !ok) {
+  if (auto ok = pager_->verify(SlotId(p.slot), id, p.checksum); !ok) {
     return read_failed(op, ok.code());
   }
   if (home != nullptr) {
@@ -275,9 +270,8 @@ void Mm::read_failed(PageOp& op, Errc why) {
   Page& p = *op.page;
   AddressSpace* home = p.object->home();
   const uint64_t size = p.object->page_size().value();
-  SwapArea& area = swap_->area(SlotId(p.slot));
   if (why == Errc::kIo || why == Errc::kDeviceGone) {
-    area.note_io_error();
+    pager_->failed(SlotId(p.slot), why);
     MmStats::add(stats_.read_errors);
   }
   give_op(op);

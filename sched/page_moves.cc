@@ -72,8 +72,8 @@ void Mm::release_frame(Page& p) {
 
 void Mm::release_slot(Page& p) {
   if (p.slot != 0) {
-    swap_room_changed_ = swap_room_changed_ || swap_->area(SlotId(p.slot)).accepting();
-    swap_->free(SlotId(p.slot));
+    swap_room_changed_ = swap_room_changed_ || pager_->accepting(SlotId(p.slot));
+    pager_->free(SlotId(p.slot));
     p.slot = 0;
   }
   p.clear(Page::kSlotCurrent);

@@ -14,7 +14,7 @@
 #include <boost/intrusive/list.hpp>
 
 #include "drivers/ops.h"
-#include "tiers/swap_area.h"
+#include "tiers/pager.h"
 #include "vmm/identity.h"
 #include "vmm/page.h"
 #include "vmm/vma.h"

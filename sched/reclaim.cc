@@ -277,7 +277,7 @@ void Mm::reclaim() {
 // Writes pages of idle sessions before their frames are needed: reclaim then only frees.
 void Mm::write_ahead() {
   auto budget = static_cast<int64_t>(config_.writeback_ahead.load(std::memory_order_relaxed));
-  if (budget == 0 || swap_->empty() || ops_in_flight_ > kOps / 4) {
+  if (budget == 0 || pager_->empty() || ops_in_flight_ > kOps / 4) {
     return;
   }
   for (auto it = spaces_.rbegin(); it != spaces_.rend() && budget > 0; ++it) {

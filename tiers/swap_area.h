@@ -40,22 +40,10 @@
 #include "runtime/base/lazy_array.h"
 #include "runtime/base/result.h"
 #include "runtime/base/units.h"
+#include "tiers/pager.h"
 #include "tiers/swap_format.h"
 
 namespace kvmm {
-
-// A slot of an area: {area:8, unit:56}. 0 is none (areas are numbered from 1).
-class SlotId : public Quantity<struct SlotIdTag, uint64_t> {
- public:
-  using Quantity::Quantity;
-  static constexpr SlotId make(uint8_t area, uint64_t unit) {
-    return SlotId((uint64_t{area} << 56) | unit);
-  }
-  constexpr bool none() const { return value() == 0; }
-  constexpr uint8_t area() const { return static_cast<uint8_t>(value() >> 56); }
-  constexpr uint64_t unit() const { return value() & ((uint64_t{1} << 56) - 1); }
-};
-static_assert(sizeof(SlotId) == 8);
 
 struct SwapAreaConfig {
   std::string name;      // unique: "swap0"
@@ -251,10 +239,10 @@ class SwapArea {
   SwapAreaStats stats_;
 };
 
-// All swap areas, in order of priority; areas of one priority take turns.
+// All swap areas, in order of priority; areas of one priority take turns. The first pager.
 //
 // Thread safety: guarded by the core lock. Ownership: owns the areas.
-class SwapSpace {
+class SwapSpace final : public PagerOps {
  public:
   static constexpr size_t kAreasMax = 255;
 
@@ -264,16 +252,25 @@ class SwapSpace {
   // Takes an area out. Errors: kNotFound, kBusy (slots in use, or index or discards in flight).
   Result<std::unique_ptr<SwapArea>> remove(SwapArea& area);
 
-  // From the area of highest priority that has room. O(areas), allocates nothing. Errors: kInvalid
-  // (no area has slots of this size), kNoSpace.
-  Result<SlotId> allocate(Bytes size);
-  void free(SlotId slot) { area(slot).free(slot); }
+  const char* pager_name() const override { return "swap"; }
+  // From the area of highest priority that has room. O(areas).
+  Result<SlotId> allocate(Bytes size) override;
+  void free(SlotId slot) override { area(slot).free(slot); }
+  bool accepting(SlotId slot) const override { return area(slot).accepting(); }
+  Backing backing(SlotId slot) const override;
+  void stored(SlotId slot, const PageIdentity& identity, uint64_t checksum, Bytes stored) override {
+    area(slot).record(slot, identity, checksum, stored);
+  }
+  Result<void> verify(SlotId slot, const PageIdentity& identity, uint64_t checksum) override {
+    return area(slot).verify(slot, identity, checksum);
+  }
+  void failed(SlotId slot, Errc why) override;
   // REQUIRES: the slot was allocated here.
   SwapArea& area(SlotId slot) const;
 
   SwapArea* find(std::string_view path_or_name) const;  // null: none
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
-  bool empty() const { return areas_.empty(); }
+  bool empty() const override { return areas_.empty(); }
   Bytes capacity() const;
   Bytes used_bytes() const;
 

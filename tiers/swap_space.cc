@@ -62,6 +62,19 @@ Result<SlotId> SwapSpace::allocate(Bytes size) {
   return why;
 }
 
+Backing SwapSpace::backing(SlotId slot) const {
+  const SwapArea& a = area(slot);
+  return {&a.block(), a.offset_of(slot).value(), a.block().info().length_max};
+}
+
+void SwapSpace::failed(SlotId slot, Errc why) {
+  SwapArea& a = area(slot);
+  a.note_io_error();
+  if (why == Errc::kNoSpace) {
+    a.note_no_space();
+  }
+}
+
 SwapArea& SwapSpace::area(SlotId slot) const {
   SwapArea* a = by_id_[slot.area()];
   check(a != nullptr, "a slot of an area in use", slot, slot.area());
