@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <signal.h>
+#include <ucontext.h>
 
 #include <cstring>
 #include <mutex>
@@ -16,8 +17,12 @@ struct sigaction g_before;
 std::once_flag g_installed;
 
 void on_sigbus(int number, siginfo_t* info, void* context) {
-  if (t_escape != nullptr)
+  if (t_escape != nullptr) {
+    // The mask of the interrupted copy, whatever was blocked to run this handler: the next SIGBUS
+    // must come through.
+    ::pthread_sigmask(SIG_SETMASK, &static_cast<ucontext_t*>(context)->uc_sigmask, nullptr);
     siglongjmp(*t_escape, 1);
+  }
   if ((g_before.sa_flags & SA_SIGINFO) != 0 && g_before.sa_sigaction != nullptr) {
     g_before.sa_sigaction(number, info, context);
     return;
@@ -32,8 +37,6 @@ void install_bus_guard() {
   std::call_once(g_installed, [] {
     struct sigaction action {};
     action.sa_sigaction = on_sigbus;
-    // NODEFER: we leave by siglongjmp without restoring the mask, and the next SIGBUS must come
-    // through.
     action.sa_flags = SA_SIGINFO | SA_NODEFER;
     ::sigemptyset(&action.sa_mask);
     ::sigaction(SIGBUS, &action, &g_before);
