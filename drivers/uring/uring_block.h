@@ -16,8 +16,8 @@
 //      the kernel has not seen, and every later one, finishes with kDeviceGone.
 //
 // Results of the kernel's errno: ENOSPC, EDQUOT, EFBIG -> kNoSpace; ENODEV, ENXIO, ESHUTDOWN ->
-// kDeviceGone; EOPNOTSUPP -> kNotSupported (and info().discards becomes false); ECANCELED for good ->
-// kLimit (the user has no threads left for the kernel's workers); the end of the file (somebody
+// kDeviceGone; EOPNOTSUPP -> kNotSupported (and info().discards becomes false); ECANCELED for good
+// -> kLimit (the user has no threads left for the kernel's workers); the end of the file (somebody
 // truncated it) -> kIo with ENODATA; all others kIo.
 //
 // Thread safety: as BlockOps; submit and poll may come from different threads one after another.

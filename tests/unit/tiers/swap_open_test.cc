@@ -94,7 +94,8 @@ TEST(SwapOpen, ForeignContentIsNeverOverwritten) {
     disk.bytes[at] = std::byte{0x53};
     expect_refused(disk, config_of(), Errc::kInvalid);
     const auto area = SwapArea::open(disk, config_of());
-    EXPECT_NE(area.error().detail.find("use a new file"), std::string::npos) << area.error().message();
+    EXPECT_NE(area.error().detail.find("use a new file"), std::string::npos)
+        << area.error().message();
   }
 }
 
