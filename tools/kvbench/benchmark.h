@@ -48,8 +48,10 @@ struct FigureDef {
   const char* unit;  // "us" or "ratio"
   bool at_most;      // the target is an upper bound
   double target;
-  const char* what;          // one line for --list
-  bool by_interval = false;  // the worse end of the interval must meet the target, not the value
+  const char* what;  // one line for --list
+  // The worse end of the interval must meet the target, not the value: where noise can be as large
+  // as what is measured, a value alone meets it by luck.
+  bool by_interval = false;
 
   bool wanted(const Options& options) const {
     return options.figure.empty() || options.figure == name;

@@ -29,7 +29,7 @@ constexpr std::array<FigureDef, 4> kFigures = {{
     {"engine.resident_ratio", "ratio", false, 0.97,
      "tokens a second, KV resident on kvmm, by the stock engine", true},
     {"engine.resume_overhead", "ratio", true, 1.3,
-     "what a first token waits more after eviction, by a plain read of as many bytes"},
+     "what a first token waits more after eviction, by a plain read of as many bytes", true},
     {"engine.start_ratio", "ratio", true, 0.15, "time to start a server, by the stock engine's"},
     {"engine.rss_ratio", "ratio", true, 0.15, "memory after the start, by the stock engine's"},
 }};
