@@ -10,10 +10,9 @@
 //   auto arena = kvmmpp::Arena::create(*runtime, arena_options);
 //
 // Choices
-//   - Nothing throws. Refusals such as EBUSY or ERECOMPUTE are ordinary answers of a memory
-//   manager,
-//     and engines that are built with -fno-exceptions can use this header. A call returns `Status`,
-//     or `Result<T>` where there is something to hand out; both are [[nodiscard]].
+//   - Nothing throws but std::bad_alloc. Refusals such as EBUSY are ordinary answers of a memory
+//     manager, and engines that are built with -fno-exceptions can use this header. A call returns
+//     `Status`, or `Result<T>` where there is something to hand out; both are [[nodiscard]].
 //   - Everything is inline and in namespace `kvmmpp`. The library's own C++ code lives in namespace
 //     `kvmm`; with a name of its own this header can be used beside it in one program.
 //   - C++17, no dependency but kvmm.h and the standard library.
@@ -178,6 +177,7 @@ class Runtime : public Owner<kvmm_runtime, kvmm_runtime_close> {
     return Runtime(handle);
   }
   // Adds or takes out a swap area while running; bytes 0: 16 GiB, or all of a block device.
+  // Priority -32768..32767, higher is used first.
   Status swapon(const std::string& path, uint64_t bytes, int32_t priority) {
     return Status::of(kvmm_swapon(get(), path.c_str(), bytes, priority));
   }
@@ -280,7 +280,8 @@ class Session : public Owner<kvmm_session, kvmm_session_close> {
         return ranges;
     }
   }
-  // Makes [begin, end) writable again as zeros; after recompute_end it is content again.
+  // Makes [begin, end) writable again, gone pages as zeros; after recompute_end it is content
+  // again.
   Status recompute_begin(uint64_t begin, uint64_t end) {
     return Status::of(kvmm_recompute_begin(get(), begin, end));
   }
