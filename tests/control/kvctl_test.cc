@@ -194,6 +194,18 @@ TEST_F(KvctlTest, SwapActionsGetAbsolutePaths) {
   good("swapoff here");
   EXPECT_EQ(runtime.last_action(),
             "swapoff path=" + std::filesystem::current_path().string() + "/here");
+  const std::string here = std::filesystem::current_path().string();
+  const std::string folder = std::filesystem::current_path().filename().string();
+  for (const std::string& same :
+       {std::string("./here"), "../" + folder + "/here", here + "//here"}) {
+    good("swapon " + same);
+    EXPECT_EQ(runtime.last_action(), "swapon path=" + here + "/here") << same;
+  }
+  good("swapoff swap0");  // by its name
+  EXPECT_EQ(runtime.last_action(), "swapoff path=/var/lib/kvmm/swap");
+  good("swapoff /var/lib/../lib/kvmm/./swap");
+  EXPECT_EQ(runtime.last_action(), "swapoff path=/var/lib/kvmm/swap");
+  EXPECT_EQ(run("swapoff ''").status, 2);
   const Outcome o = run("swapoff /full");
   EXPECT_EQ(o.status, 1);
   EXPECT_EQ(o.err, "kvctl: no_space: /full: 3 pages do not fit elsewhere; it stays, read-only\n");
@@ -216,6 +228,9 @@ TEST_F(KvctlTest, ChoosesARuntime) {
     EXPECT_EQ(good_json("-p " + one + " top --once")["name"], "two");
   }
   EXPECT_EQ(good_json("ps").size(), 2u);
+  EXPECT_EQ(good_json("-p two ps").size(), 1u);
+  EXPECT_EQ(good_json("-p two ps")[0]["name"], "two");
+  EXPECT_EQ(run("-p three ps").status, 3);
   EXPECT_EQ(run("-p three tiers").status, 3);
   EXPECT_EQ(run("-p " + dir.file("no.sock") + " tiers").status, 3);
 }
@@ -229,6 +244,9 @@ TEST_F(KvctlTest, WrongCommandLinesAreUsageErrors) {
     EXPECT_EQ(o.status, 2) << arguments;
     EXPECT_TRUE(o.err.starts_with("kvctl: ")) << o.err;
   }
+  EXPECT_EQ(run("fly high").err, "kvctl: there is no command 'fly'; kvctl --help\n");
+  EXPECT_EQ(run("-p x fly").err, "kvctl: there is no command 'fly'; kvctl --help\n");
+  EXPECT_EQ(run("--json fly").status, 2);
   EXPECT_EQ(run("--help").status, 0);
   EXPECT_NE(good("--help").find("Examples:"), std::string::npos);
   EXPECT_NE(good("pagemap --help").find("--plane"), std::string::npos);

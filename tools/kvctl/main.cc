@@ -80,7 +80,7 @@ struct CommandLine {
     top->add_option("-d,--delay", options.interval_s, "Seconds between pictures")
         ->check(CLI::Range(0.01, 86400.0))
         ->capture_default_str();
-    top->add_option("-n,--count", options.frames, "End after so many pictures");
+    top->add_option("-n,--count", options.frames, "End after so many pictures (0: never)");
     CLI::App* const ls = add("ls", "List attributes and directories", run_ls);
     ls->add_option("PATH", options.path, "A directory (default: the root)");
     ls->add_flag("-l", options.details, "With mode and type");
@@ -108,7 +108,7 @@ struct CommandLine {
     on->add_option("--bytes", options.bytes, "Size it may grow to: 64GiB");
     on->add_option("--priority", options.priority, "Higher is used first");
     CLI::App* const off = add("swapoff", "Empty a swap area and take it out", run_swapoff);
-    off->add_option("PATH", options.path, "As given to swapon")->required();
+    off->add_option("PATH", options.path, "Its path, or its name in `tiers`")->required();
   }
 };
 
@@ -123,7 +123,11 @@ int run(int argc, char** argv) {
       return std::fflush(stdout) == 0 && out_open ? kExitOk : kExitRefused;
     }
     const Context context(line.options);
-    return context.fail(kExitUsage, std::string(e.what()) + "; kvctl --help");
+    const std::vector<std::string> unknown = line.app.remaining();
+    const bool no_command = line.app.get_subcommands().empty() && !unknown.empty();
+    return context.fail(kExitUsage, (no_command ? "there is no command '" + unknown.front() + "'"
+                                                : std::string(e.what())) +
+                                        "; kvctl --help");
   }
   return line.command(Context(line.options));
 }

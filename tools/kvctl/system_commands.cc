@@ -26,20 +26,59 @@ Json priority_of(const std::string& text) {
   return error == std::errc() && end == text.data() + text.size() ? Json(n) : Json(text);
 }
 
+// The runtime has another working directory, and compares paths as texts.
+std::string path_for_runtime(const std::string& given, std::error_code* error) {
+  namespace fs = std::filesystem;
+  const fs::path path = fs::absolute(given, *error);
+  if (*error || path.native() == path.lexically_normal().native()) {
+    return path.string();
+  }
+  const fs::path folder = fs::weakly_canonical(path.parent_path(), *error);  // "..", links
+  return (folder / path.filename()).string();
+}
+
+// What swapoff is to call the area that is meant: its path as the runtime knows it, which an engine
+// may have given relative to a directory of its own.
+Result<std::string> area_meant(Client& client, const std::string& given, std::string path) {
+  const Result<Snapshot> now = take_snapshot(client, false);
+  if (!now) {
+    return now.error();
+  }
+  std::string found;
+  for (const auto& [name, attributes] : now->swap) {
+    const std::string known = attributes.text("path");
+    if (known == path) {
+      return path;
+    }
+    if (known == given || name == given) {
+      found = known;
+    }
+  }
+  return found.empty() ? path : found;  // the runtime says what is wrong with it
+}
+
 int call_swap(const Context& context, const std::string& action,
               std::map<std::string, std::string> arguments) {
+  const std::string& given = context.options.path;
+  std::error_code error;
+  std::string path = path_for_runtime(given, &error);
+  if (given.empty() || error) {
+    return context.fail(kExitUsage,
+                        given.empty() ? "a path is needed" : given + ": " + error.message());
+  }
   int status = 0;
   std::optional<Runtime> runtime = context.choose(&status);
   if (!runtime) {
     return status;
   }
-  // The runtime has another working directory.
-  std::error_code error;
-  const std::filesystem::path path = std::filesystem::absolute(context.options.path, error);
-  if (error) {
-    return context.fail(kExitUsage, context.options.path + ": " + error.message());
+  if (action == "swapoff") {
+    Result<std::string> meant = area_meant(runtime->client, given, path);
+    if (!meant) {
+      return context.fail(meant.error());
+    }
+    path = std::move(*meant);
   }
-  arguments["path"] = path.string();
+  arguments["path"] = path;
   const Result<std::string> done = runtime->client.call(action, arguments);
   if (!done) {
     return context.fail(done.error());
@@ -47,7 +86,7 @@ int call_swap(const Context& context, const std::string& action,
   if (context.options.json) {
     Json json;
     json["ok"] = true;
-    json["path"] = path.string();
+    json["path"] = path;
     json["text"] = *done;
     return context.print(json);
   }
@@ -60,7 +99,18 @@ int run_ps(const Context& context) {
   Table table({">PID", "NAME", "VERSION", ">UPTIME", ">SESSIONS", ">MEMORY", ">SWAP", "SOCKET"});
   Json json = Json::array();
   std::vector<std::string> silent;
-  for (Runtime& runtime : context.runtimes(&silent)) {
+  std::vector<Runtime> shown;
+  if (context.options.runtime.empty()) {
+    shown = context.runtimes(&silent);
+  } else {
+    int status = 0;
+    std::optional<Runtime> only = context.choose(&status);
+    if (!only) {
+      return status;
+    }
+    shown.push_back(std::move(*only));
+  }
+  for (Runtime& runtime : shown) {
     const Result<Snapshot> now = take_snapshot(runtime.client, false);
     if (!now) {
       if (now.code() != Errc::kDeviceGone) {
