@@ -421,6 +421,11 @@ TEST_F(KvctlTest, GarbageFromAServerIsATypedError) {
     EXPECT_NE(o.err.find(c.text), std::string::npos) << c.says.substr(0, 60) << " -> " << o.err;
     EXPECT_EQ(o.out, "");
     EXPECT_EQ(run(timeout + "ps").status, 0);  // ps lists the others
+    const Outcome json = run(timeout + "--json ps");
+    EXPECT_EQ(json.out, "[]\n");
+    if (c.status == 1) {  // one that has ended is passed over; one that is there is named
+      EXPECT_NE(json.err.find(c.text), std::string::npos) << c.text << " -> " << json.err;
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <charconv>
+#include <cstdio>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -134,6 +135,9 @@ int run_ps(const Context& context) {
   std::string text = table.text();
   for (const std::string& one : silent) {
     text += harmless(one) + "\n";
+    if (context.options.json) {  // an array has no place for those that do not answer
+      std::fprintf(stderr, "kvctl: %s\n", harmless(one).c_str());
+    }
   }
   return context.options.json ? context.print(json) : context.print(text);
 }

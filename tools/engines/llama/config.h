@@ -7,8 +7,8 @@
 //   KVMM_DRAM_BYTES       capacity of the DRAM tier, bytes                   the runtime's
 //   KVMM_SWAP_PATH        file or block device that is swapped to            none
 //   KVMM_SWAP_BYTES       size that file may grow to, bytes                  the runtime's
-//   KVMM_LLAMA_PAGE_SIZE  page size, bytes, a power of two, 4 KiB to 2 MiB   what divides the
-//   stride KVMM_LLAMA_NAME       the runtime's name in `kvctl ps`                   "llama.cpp"
+//   KVMM_LLAMA_PAGE_SIZE  page size, bytes, a power of two, 4 KiB to 2 MiB   by the stride
+//   KVMM_LLAMA_NAME       the runtime's name in `kvctl ps`                   "llama.cpp"
 //
 // Sizes are plain numbers or numbers followed by K, M or G (powers of 1024). A value that cannot be
 // read is an error that names the variable; nothing is guessed.
