@@ -24,7 +24,7 @@ case $kind in
     # shellcheck disable=SC2046,SC2086 # the words are meant to be split
     $CC -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $flags \
       "$here/project/pkgconfig/main.c" $(pkg-config --cflags --libs kvmm) -o "$work/consumer"
-    LD_LIBRARY_PATH=$lib "$work/consumer"
+    LD_LIBRARY_PATH=$lib "$work/consumer" "$work/swap"
     ;;
   *)
     echo "consumer.sh: no such kind: $kind" >&2

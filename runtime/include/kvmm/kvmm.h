@@ -184,6 +184,8 @@ typedef struct kvmm_arena_options {
 
 #define KVMM_PLACE_STRIDED 0u    /* per plane one range, lane i at base + i * lane_stride */
 #define KVMM_PLACE_CONTIGUOUS 1u /* per session one range, its planes behind one another */
+/* A touch waits, and is a SIGBUS if the content is gone. Who would rather know before it touches:
+ * kvmm_prefetch, later kvmm_recompute_ranges; pins work too. */
 #define KVMM_ENGINE_FAULTING 0u
 /* Pins what it touches; pins are told to recompute. Only a touch without a pin gets an error
  * (SIGBUS) when the content is gone. */
