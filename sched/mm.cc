@@ -41,7 +41,8 @@ Mm::~Mm() {
 }
 
 bool Mm::busy() const {
-  return ops_in_flight_ != 0 || !waiting_urgent_.empty() || !waiting_.empty() || !retry_.empty();
+  return ops_in_flight_ != 0 || index_ops_used_ != 0 || !waiting_urgent_.empty() ||
+         !waiting_.empty() || !retry_.empty();
 }
 
 void Mm::trace(TraceEvent event, uint64_t a, uint64_t b, uint64_t c) {

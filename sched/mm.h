@@ -152,6 +152,8 @@ class Mm {
   // swapoff.
   void area_added(SwapArea& area);
   void area_removed(SwapArea& area);
+  // Whether an index write or a flush of the area is on its way: it must not be taken out then.
+  bool uses(const SwapArea& area) const;
   // Moves everything out of an area that accepts no new slots. Call step until `done`.
   struct DrainJob {
     SwapArea* area = nullptr;
@@ -288,8 +290,9 @@ class Mm {
   static constexpr uint32_t kPrefetchJobs = 64;
   static constexpr uint32_t kStrays = 64;
   static constexpr uint32_t kSubmitMax = kOps * kChunksMax;
-  static constexpr uint32_t kIndexWrites = 16;
-  static constexpr uint32_t kClasses = 32;  // by log2 of the page size
+  static constexpr uint32_t kIndexWrites = 16;  // at once
+  static constexpr uint32_t kIndexOps = 256;    // a flush of every area fits
+  static constexpr uint32_t kClasses = 32;      // by log2 of the page size
 
   // Requests that a device did not take yet.
   struct IoQueue {
@@ -336,7 +339,8 @@ class Mm {
     SwapArea* area = nullptr;   // null: free
     FlushJob* flush = nullptr;  // kFlush
   };
-  std::array<IndexOp, kIndexWrites> index_ops_;
+  std::array<IndexOp, kIndexOps> index_ops_;
+  uint32_t index_ops_used_ = 0;
   std::vector<DrainJob*> drains_;
   std::vector<FlushJob*> flushes_;
   PinTable pin_table_;

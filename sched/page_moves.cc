@@ -301,7 +301,9 @@ void Mm::finish_unmap(PageOp& op) {
     present = present || pte.has(Pte::kPresent);
     return !present;
   });
-  check(failed == Errc::kOk || failed == Errc::kBusy || failed == Errc::kAgain,
+  // kNoMemory: the kernel is short of page tables for a moment.
+  check(failed == Errc::kOk || failed == Errc::kBusy || failed == Errc::kAgain ||
+            failed == Errc::kNoMemory,
         "an unmap succeeds or finds the page busy", failed, p.index);
   if (!present) {
     p.apply(PageEvent::kUnmapped);

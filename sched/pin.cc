@@ -66,6 +66,7 @@ Result<void> Mm::pin(PinBatch& batch, Tick now) {
     r.missing = 0;
     r.answer = PinAnswer::kComing;
     touched(*r.space, now);
+    std::erase_if(r.spans, [](const PinSpan& s) { return s.begin == s.end; });
     for (const PinSpan& s : r.spans) {
       for (uint32_t i = s.begin; i < s.end; ++i) {
         Page& p = s.object->page(i);
@@ -177,7 +178,9 @@ void Mm::step_fences() {
       advance(p);
     });
     for (const PinRange& r : fenced_[i].ranges) {
-      trace(TraceEvent::unpin, r.space->id());
+      if (!r.spans.empty()) {  // else nothing kept the session open: it may be gone
+        trace(TraceEvent::unpin, r.space->id());
+      }
     }
     fenced_.erase(fenced_.begin() + static_cast<ptrdiff_t>(i));
   }

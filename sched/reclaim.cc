@@ -379,6 +379,7 @@ void Mm::answer_hopeless() {
       poison_wanted(p);
     }
     clear_want_mapped(p);
+    p.clear(Page::kWantResident);
     pin_arrived(p);
   }
 }

@@ -334,7 +334,9 @@ void Mm::clean(AddressSpace& space, MmJob& job) {
   ++job.pending;
   for_each_page(space, [&](Page& p) {
     const bool has_content = place_has_frame(p.place) && p.place != Place::kReading;
-    if (has_content && !p.has(Page::kWantClean) && !p.has(Page::kDoomed)) {
+    if (p.has(Page::kWantClean)) {
+      ++job.pending;  // begun by write-back ahead: it reports to this job now
+    } else if (has_content && !p.has(Page::kDoomed)) {
       if (p.pins != 0) {
         job.result = Errc::kBusy;
         return;

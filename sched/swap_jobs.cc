@@ -10,13 +10,18 @@ namespace kvmm {
 void Mm::area_added(SwapArea& area) {
   IoQueue q;
   q.device = &area.block();
-  q.waiting.reserve(kSubmitMax + kIndexWrites + 2);
+  q.waiting.reserve(kSubmitMax + kIndexOps);
   io_.push_back(std::move(q));
   unblock_writes();
 }
 
 void Mm::area_removed(SwapArea& area) {
   std::erase_if(io_, [&](const IoQueue& q) { return q.device == &area.block(); });
+}
+
+bool Mm::uses(const SwapArea& area) const {
+  return std::any_of(index_ops_.begin(), index_ops_.end(),
+                     [&](const IndexOp& op) { return op.area == &area; });
 }
 
 // ------------------------------------------------------------------------------------ index and
@@ -33,6 +38,7 @@ void Mm::step_index() {
   }
   auto start = [&](IndexOp& op, SwapArea& area, BlockOp what, RequestKind kind) {
     op.area = &area;
+    ++index_ops_used_;
     op.io = BlockRequest();
     op.io.queue = completions_;
     op.io.owner = &op;
@@ -43,7 +49,7 @@ void Mm::step_index() {
   };
   bool clean = true;
   for (const auto& area : swap_->areas()) {
-    for (IndexOp& op : index_ops_) {
+    for (IndexOp& op : std::span(index_ops_).first(kIndexWrites)) {
       IndexWrite w;
       if (op.area != nullptr || area->take_dirty_index(std::span(&w, 1)) == 0) {
         continue;
@@ -63,12 +69,8 @@ void Mm::step_index() {
     if (job->started) {
       continue;
     }
-    size_t free_ops = 0;
-    for (const IndexOp& op : index_ops_) {
-      free_ops += op.area == nullptr ? 1 : 0;
-    }
-    if (free_ops < swap_->areas().size()) {
-      return;
+    if (index_ops_.size() - index_ops_used_ < swap_->areas().size()) {
+      break;
     }
     job->started = true;
     for (const auto& area : swap_->areas()) {
@@ -100,10 +102,13 @@ void Mm::finish_index(BlockRequest& r) {
         job->done = true;
       }
       flushes_.clear();
+      for (IndexOp& other : index_ops_) {
+        other.flush = nullptr;  // their jobs are gone, and the next one may lie at the same address
+      }
     }
   } else {
     FlushJob* job = op.flush;
-    if (std::find(flushes_.begin(), flushes_.end(), job) != flushes_.end()) {
+    if (job != nullptr) {
       if (r.result != Errc::kOk && job->result == Errc::kOk) {
         job->result = r.result;
       }
@@ -115,6 +120,7 @@ void Mm::finish_index(BlockRequest& r) {
     op.flush = nullptr;
   }
   op.area = nullptr;
+  --index_ops_used_;
 }
 
 // ------------------------------------------------------------------------------------ swapoff

@@ -228,6 +228,10 @@ void Mm::clear_want_clean(Page& p, Errc result) {
 }
 
 void Mm::want_clean(Page& p) {
+  if (p.pins != 0) {  // pinned since it was asked for: it stays mapped, and may be written again
+    clear_want_clean(p, Errc::kBusy);
+    return advance(p);
+  }
   if (p.place == Place::kMapped) {
     return begin_unmap(p);
   }
