@@ -82,8 +82,10 @@ void Core::step() {
   // write(2) for the very page.
   const bool with_io = !running_.load(std::memory_order_relaxed);
   mm_->step(now(), with_io);
-  if (!with_io && mm_->io_waits()) {
-    wake();
+  const Tick due = mm_->next_due();
+  const bool sooner = due != Tick(0) && (armed_ == Tick(0) || due < armed_);
+  if (!with_io && (mm_->io_waits() || sooner)) {
+    wake();  // it sleeps without this I/O, or by an older due time
   }
   after_step();
 }
@@ -102,9 +104,6 @@ bool Core::wait_until(const std::function<bool()>& pred) {
   step();
   while (!pred()) {
     if (parts_.platform.executor->threaded()) {
-      if (mm_->next_due() != Tick(0)) {
-        wake();  // the core thread sleeps by an older due time
-      }
       ++waiters_;
       stepped_.wait(lock_);
       --waiters_;
@@ -159,7 +158,7 @@ bool Core::take_faults() {
 }
 
 void Core::run() {
-  std::array<pollfd, 20> fds{};
+  std::array<pollfd, 3 + SwapSpace::kAreasMax> fds{};
   while (!stop_.load(std::memory_order_relaxed)) {
     size_t n = 0;
     Tick due;
@@ -173,6 +172,7 @@ void Core::run() {
       }
       run_queries();
       due = mm_->next_due();
+      armed_ = due;
       const MmuOps& mmu = parts_.tiers->fastest().mmu();
       fds[n++] = {wake_fd_, POLLIN, 0};
       for (const int fd : {mmu.fault_fd(), mmu.event_fd()}) {

@@ -91,6 +91,7 @@ class Core {
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
   uint32_t waiters_ KVMM_GUARDED_BY(lock_) = 0;
+  Tick armed_ KVMM_GUARDED_BY(lock_);  // when the core thread wakes by itself; 0: it does not
   std::thread thread_;
 };
 

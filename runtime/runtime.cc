@@ -221,8 +221,8 @@ Runtime::~Runtime() {
       check(gone.ok(), "a swap area is empty when its runtime closes");
     }
   }
+  data_.reset();  // joins the workers: one that has just pushed may still be waking the core
   core_.reset();
-  data_.reset();  // joins the workers
   tiers_.reset();
 }
 

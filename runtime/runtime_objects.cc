@@ -63,6 +63,7 @@ Result<void> Runtime::destroy_arena(Arena& arena) {
     gone = std::move(it->second);
     arenas_.erase(it);
   }
+  MutexLock core(core_->lock());  // guards the device's table of ranges
   for (const AddressRange& r : gone->ranges) {
     gone->mmu->release(r);
   }
@@ -73,12 +74,15 @@ Result<AddressRange> Runtime::reserve(Arena& arena, Bytes length) {
   if (arena.spec.placement != Placement::kStrided || length.value() == 0) {
     return Error(Errc::kInvalid, "a range is reserved in a strided arena, and is not empty");
   }
-  auto range = arena.mmu->reserve(Bytes(round_up(length.value(), kPageSizeMax.value())),
-                                  kPageSizeMax, kPageSizeMax);
+  MutexLock l(lock_);
+  Result<AddressRange> range = [&] {
+    MutexLock core(core_->lock());  // guards the device's table of ranges
+    return arena.mmu->reserve(Bytes(round_up(length.value(), kPageSizeMax.value())), kPageSizeMax,
+                              kPageSizeMax);
+  }();
   if (!range) {
     return range.error();
   }
-  MutexLock l(lock_);
   arena.ranges.push_back(*range);
   return *range;
 }
@@ -220,6 +224,7 @@ Result<AddressSpace*> Runtime::open_session(Arena& arena, SpaceSpec spec, int64_
   }
   spec.tenant_number = tenant_number(spec.tenant);
   AddressRange own{};
+  MutexLock core(core_->lock());
   if (arena.spec.placement == Placement::kContiguous) {
     uint64_t bytes = 0;
     for (const PlaneSpec& p : arena.planes) {
@@ -231,7 +236,6 @@ Result<AddressSpace*> Runtime::open_session(Arena& arena, SpaceSpec spec, int64_
     }
     own = *range;
   }
-  MutexLock core(core_->lock());
   auto space = std::make_unique<AddressSpace>(arena, core_->map(), std::move(spec));
   uint64_t offset = 0;
   for (uint32_t i = 0; i < arena.planes.size(); ++i) {
@@ -286,9 +290,10 @@ Result<void> Runtime::close_session(AddressSpace& space) {
     --arena.open_spaces;
     own = gone->own_range;
     gone.reset();  // takes its VMAs out of the address map
-  }
-  if (own.length.value() != 0) {
-    arena.mmu->release(own);
+    if (own.length.value() != 0) {
+      arena.mmu->release(own);
+    }
+    core_->step();  // who waits to clear a range that this session was in looks again
   }
   return {};
 }
@@ -309,6 +314,7 @@ Result<void> Runtime::run_job(const std::function<Result<void>(Mm&, MmJob&)>& be
   }
   core_->wait_until([&] { return job.done(); });
   core_->mm().end_job(job);
+  core_->step();  // who waits for the end of this job looks again
   return job.result;
 }
 

@@ -131,12 +131,11 @@ Result<void> Runtime::swapoff(const std::string& path) {
                        " still holds pages, and neither memory nor another area has room "
                        "for them: add one with swapon, or close sessions");
     }
+    core_->wait_until([&] {
+      core_->lock().assert_held();
+      return !core_->mm().uses(*area);  // by a sync of another thread
+    });
     auto removed = core_->swap().remove(*area);
-    while (!removed && removed.code() == Errc::kBusy) {  // index sectors are being written
-      bool stepped = false;
-      core_->wait_until([&] { return std::exchange(stepped, true); });
-      removed = core_->swap().remove(*area);
-    }
     if (!removed) {
       return removed.error();
     }
