@@ -36,6 +36,7 @@ Result<std::unique_ptr<Core>> Core::create(const Parts& parts) {
   deps.data = parts.data;
   deps.trace = parts.trace;
   deps.completions = parts.completions;
+  deps.notice_time = parts.notice_time;
   core->mm_ = std::make_unique<Mm>(deps, core->config_);
   parts.completions->set_notifier(
       [](void* context) noexcept { static_cast<Core*>(context)->wake(); }, core.get());

@@ -31,6 +31,7 @@ class Core {
   struct Parts {
     Platform platform;
     TierTable* tiers = nullptr;
+    Tick notice_time;  // see Mm::Deps
     DataOps* data = nullptr;
     TraceRing* trace = nullptr;
     CompletionQueue* completions = nullptr;

@@ -16,6 +16,9 @@ namespace kvmm {
 namespace {
 
 constexpr size_t kTraceRecords = 16384;
+// How long a touch that ends in SIGBUS waits at most for the line that says why. A reader of stderr
+// that is slower loses the line, not the engine's answer.
+constexpr Tick kNoticeTime = millis(50);
 
 std::string program_name() {
   char name[256] = "";
@@ -132,6 +135,7 @@ Result<void> Runtime::build_memory() {
   Core::Parts parts;
   parts.platform = platform_;
   parts.tiers = tiers_.get();
+  parts.notice_time = platform_.executor->threaded() ? kNoticeTime : Tick(0);
   parts.data = data_.get();
   parts.trace = trace_.get();
   parts.completions = &completions_;
@@ -246,6 +250,7 @@ void Runtime::print_notices() {
       const std::string line = "kvmm: " + notice_text(notices[i]) + "\n";
       [[maybe_unused]] const ssize_t w = write(STDERR_FILENO, line.data(), line.size());
     }
+    core_->query([](Mm& mm) { mm.notices_told(); });
   }
 }
 

@@ -26,7 +26,8 @@ Mm::Mm(const Deps& deps, MmConfig& config)
       mmu_(&zones_.mmu()),
       fixed_frames_(zones_.mmu().info().fixed_frames),
       config_(config),
-      ops_(kOps) {
+      ops_(kOps),
+      notice_time_(deps.notice_time) {
   for (PageOp& op : ops_) {
     free_ops_.push_back(op);
     ++free_count_;
@@ -65,6 +66,15 @@ void Mm::notice(MmNotice::Kind kind, Errc code, Page& p) {
     break;
   }
   notice_head_ = next;
+  if (!untold_) {  // not anew for each of many that nobody reads
+    untold_ = true;
+    hold_until_ = now_ + notice_time_;
+  }
+}
+
+void Mm::notices_told() {
+  untold_ = has_notice();
+  hold_until_ = untold_ ? now_ + notice_time_ : Tick(0);
 }
 
 bool Mm::take_notice(MmNotice* out) {

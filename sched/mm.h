@@ -82,6 +82,9 @@ class Mm {
     DataOps* data = nullptr;     // workers in the runtime, inline in the simulator
     TraceRing* trace = nullptr;  // may be null
     CompletionQueue* completions = nullptr;
+    // A touch whose content is lost is answered this long after the notice that says why, or when
+    // `notices_told` comes: the answer may end the process. 0: nobody tells them.
+    Tick notice_time;
   };
 
   Mm(const Deps& deps, MmConfig& config);
@@ -178,6 +181,8 @@ class Mm {
   // The next notice, or false. One reader.
   bool take_notice(MmNotice* out);
   bool has_notice() const { return notice_head_ != notice_tail_; }
+  // Those taken so far have reached whom they are for.
+  void notices_told();
   void check_invariants();
 
  private:
@@ -206,6 +211,7 @@ class Mm {
   void give_op(PageOp& op);
   void submit_mmu(PageOp& op, MmuOp what);
   void notice(MmNotice::Kind kind, Errc code, Page& p);
+  bool held() const { return now_ < hold_until_; }
   void trace(TraceEvent event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0);
 
   // page_moves.cc: start and finish of each operation
@@ -351,6 +357,10 @@ class Mm {
   uint32_t stray_count_ = 0;                // more than kStrays: they are not known any more
   std::array<MmNotice, kNotices> notices_{};
   uint32_t notice_head_ = 0, notice_tail_ = 0;
+  const Tick notice_time_;
+  bool untold_ = false;
+  Tick hold_until_;                      // touches of lost pages are answered from then on
+  const Page* hopeless_said_ = nullptr;  // its notice is on its way, its answer comes behind it
   Tick now_;
   Tick next_due_;
   Tick next_probe_;

@@ -313,6 +313,12 @@ void Mm::read_failed(PageOp& op, Errc why) {
 
 // The page's content cannot be had: pins are told to recompute, touches get an error.
 void Mm::answer_lost(Page& p, Errc why) {
+  if (p.has(Page::kUrgent) && held()) {
+    p.hook.unlink();
+    p.set(Page::kWaiting);
+    retry_.push_back(p);
+    return;
+  }
   trace(TraceEvent::poison, 0, p.index, static_cast<uint64_t>(why));
   const bool touched = p.has(Page::kUrgent);
   if (touched) {

@@ -372,9 +372,16 @@ void Mm::answer_hopeless() {
       return !p.has(Page::kUrgent) && !can_start(p);
     });
     Page& p = victim != waiting_urgent_.end() ? *victim : waiting_urgent_.front();
+    if (hopeless_said_ != &p) {
+      hopeless_said_ = &p;
+      notice(MmNotice::Kind::kNoMemory, Errc::kNoMemory, p);
+    }
+    if (p.has(Page::kUrgent) && held()) {
+      return;
+    }
+    hopeless_said_ = nullptr;
     stop_waiting(p);
     MmStats::add(stats_.no_memory);
-    notice(MmNotice::Kind::kNoMemory, Errc::kNoMemory, p);
     if (p.has(Page::kUrgent)) {
       poison_wanted(p);
     }

@@ -74,6 +74,38 @@ TEST(ReadTrouble, TwoErrorsAreAnErrorForATouch) {
   w.check();
 }
 
+TEST(ReadTrouble, TheNoticeComesBeforeTheErrorThatMayEndTheProcess) {
+  for (const bool told : {true, false}) {
+    WorldConfig c = stacked();
+    c.notice_time = millis(50);
+    World w(c);
+    AddressSpace& s = w.open(0);
+    write_pages(w, s, 1);
+    w.mm->evict(s);
+    w.settle();
+    ASSERT_TRUE(w.errors->add_rule(failing(BlockOp::kRead, 1, 2)).ok());
+    EXPECT_FALSE(w.start_read(s, 0, 0, 1));
+    for (int i = 0; i < 100 && !w.mm->has_notice(); ++i) {
+      w.clock.advance(micros(200));
+      w.step();
+    }
+    MmNotice n;
+    ASSERT_TRUE(w.mm->take_notice(&n));
+    w.step();
+    EXPECT_EQ(w.mm->stats().poisoned.load(), 0u) << "taken is not yet told";
+    EXPECT_FALSE(w.start_read(s, 0, 0, 2)) << "a second thread waits with it";
+    if (told) {
+      w.mm->notices_told();
+    } else {
+      w.clock.advance(millis(50));  // nobody reads: the engine gets its answer all the same
+    }
+    w.step();
+    EXPECT_EQ(w.mm->stats().poisoned.load(), 1u);
+    EXPECT_EQ(w.read(s, 0, 0).access, SimAccess::kPoisoned);
+    w.check();
+  }
+}
+
 TEST(ReadTrouble, APageLostByReadaheadPoisonsNothingUntilItIsTouched) {
   World w(stacked(8));
   AddressSpace& s = w.open(0);

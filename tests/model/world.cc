@@ -60,6 +60,7 @@ World::World(const WorldConfig& c) : config(c) {
   tiers = must(TierTable::create(nodes), "tiers");
   Mm::Deps deps;
   deps.tiers = tiers.get();
+  deps.notice_time = c.notice_time;
   deps.swap = &swap;
   deps.map = &map;
   deps.data = data.get();

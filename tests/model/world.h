@@ -39,6 +39,7 @@ struct WorldConfig {
   // The disk is stacked: SimDisk <- ErrorBlock <- DelayBlock. Both are transparent until told
   // otherwise.
   bool stacked_disk = false;
+  Tick notice_time;        // see Mm::Deps
   bool two_tiers = false;  // half of the frames in `dram`, half in `slow`; not with fixed_frames
   Bytes swap_2;            // a second swap area of this size, of lower priority; 0: none
 };
