@@ -111,7 +111,7 @@ constexpr AttrDef kIoChunk{
     .type = AttrType::kBytes,
     .min = 64 * kKiB,
     .max = 2 * kMiB,
-    .fallback = "256KiB",
+    .fallback = "2MiB",
     .help = "bytes of one I/O of a larger page; checksums overlap the next one"};
 constexpr AttrDef kZeroAhead{.pattern = "sched/zero_ahead",
                              .mode = kRw,

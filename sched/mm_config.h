@@ -28,8 +28,9 @@ struct MmConfig {
   N writeback_ahead{0};
   // A session that does not touch its probe page for this long counts as idle.
   N probe_wait_us{200 * 1000};
-  // Bytes of one I/O of a larger page: checksums overlap the I/O of the next one.
-  N io_chunk{256 * kKiB};
+  // Bytes of one I/O of a larger page. Smaller ones let checksums overlap the I/O of the next one;
+  // whole pages were faster all the same (docs/measurements/cpu.md, "Size of a read").
+  N io_chunk{2 * kMiB};
   // Frames of each size in use that are zeroed ahead of need.
   N zero_ahead{4};
   // Tries of a write before the page is kept resident.
