@@ -97,12 +97,11 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   MutexLock l(lock_);
   {
     MutexLock core(core_->lock());
-    SwapArea& opened = **area;
-    core_->mm().area_added(opened);
     auto added = core_->swap().add(std::move(*area));
     if (!added) {
       return added.error();
     }
+    core_->mm().area_added(**added);
     core_->step();
   }
   core_->wake();  // it polls one descriptor more now
