@@ -28,7 +28,7 @@ kvmm_status api_status(const Error& error) {
   if (error.code == Errc::kOk) {
     return api_ok();
   }
-  remember(error.detail.empty() ? error.message() : error.message().substr(0));
+  remember(error.text());
   return -static_cast<kvmm_status>(error.code);
 }
 
@@ -170,6 +170,9 @@ kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes,
     if (!api_text(path, &p) || p.empty()) {
       return api_status(
           Error(Errc::kInvalid, "a path of 1 to 255 bytes without control characters is needed"));
+    }
+    if (priority < -32768 || priority > 32767) {
+      return api_status(Error(Errc::kRange, "priority must be -32768..32767"));
     }
     return api_status(runtime->impl->swapon(p, Bytes(bytes), priority));
   });

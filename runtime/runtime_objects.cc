@@ -21,6 +21,11 @@ Error too_large(const std::string& plane) {
 // ------------------------------------------------------------------------------------ arenas
 
 Result<Arena*> Runtime::create_arena(ArenaSpec spec) {
+  if (spec.engine == EngineKind::kFaulting && config_.frames == "pinonly") {
+    return Error(Errc::kNotSupported,
+                 "the runtime is KVMM_RUNTIME_PIN_ONLY, where a touch of an absent page is a "
+                 "SIGSEGV: set kvmm_arena_options.engine to KVMM_ENGINE_PINNING");
+  }
   MutexLock l(lock_);
   spec.id = next_id_++;
   if (spec.name.empty()) {

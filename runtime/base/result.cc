@@ -53,14 +53,16 @@ const char* errc_text(Errc code) noexcept {
   return names_of(code).text;
 }
 
-std::string Error::message() const {
-  std::string s = errc_name(code);
-  s += ": ";
-  s += detail.empty() ? errc_text(code) : detail;
+std::string Error::text() const {
+  std::string s = detail.empty() ? errc_text(code) : detail;
   if (os_error != 0) {
     s += " (errno " + std::to_string(os_error) + ": " + std::strerror(os_error) + ")";
   }
   return s;
+}
+
+std::string Error::message() const {
+  return errc_name(code) + (": " + text());
 }
 
 }  // namespace kvmm

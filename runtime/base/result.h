@@ -61,7 +61,10 @@ struct Error {
   Error(Errc c, int os = 0) : code(c), os_error(os) {}  // NOLINT(google-explicit-constructor)
   Error(Errc c, std::string text, int os = 0) : code(c), os_error(os), detail(std::move(text)) {}
 
-  // "corrupt: the bytes do not match their checksum: <detail> (errno 5: Input/output error)".
+  // The detail, or the code's sentence if there is none, and the errno: "/a: cannot be read (errno
+  // 5: Input/output error)".
+  std::string text() const;
+  // The code's name before that: "io: /a: cannot be read (errno 5: Input/output error)".
   std::string message() const;
 };
 

@@ -82,8 +82,9 @@ enum {
 KVMM_API const char* kvmm_status_name(kvmm_status status);
 /* One sentence; never NULL. */
 KVMM_API const char* kvmm_status_text(kvmm_status status);
-/* What the last failed call of this thread had to say beyond its status (which path, what to do),
- * or "". Valid until the next kvmm call of this thread. */
+/* What the last failed call of this thread had to say (which path, what to do, errno), without the
+ * status's name; kvmm_status_text of its status if there is no more to say. "" after a call that
+ * succeeded. Valid until the next kvmm call of this thread. */
 KVMM_API const char* kvmm_last_error(void);
 /* (major << 16) | (minor << 8) | patch of the library, which may be newer than this header. */
 KVMM_API uint32_t kvmm_version(void);
@@ -191,7 +192,8 @@ typedef struct kvmm_arena_options {
  * (SIGBUS) when the content is gone. */
 #define KVMM_ENGINE_PINNING 1u
 
-/* Errors: EINVALID, ENOMEMORY, EMODELMISMATCH (a swap area in use belongs to another model). */
+/* Errors: EINVALID, ENOMEMORY, EMODELMISMATCH (a swap area in use belongs to another model),
+ * ENOTSUPPORTED (ENGINE_FAULTING in a PIN_ONLY runtime). */
 KVMM_API kvmm_status kvmm_arena_create(kvmm_runtime* runtime, const kvmm_arena_options* options,
                                        kvmm_arena** out);
 /* EBUSY: sessions are open. The arena's addresses become invalid. */

@@ -73,14 +73,17 @@ class [[nodiscard]] Status {
   bool ok() const noexcept { return code_ == KVMM_OK; }
   explicit operator bool() const noexcept { return ok(); }
   kvmm_status code() const noexcept { return code_; }
-  // What the failed call had to say beyond its code, or "".
+  // What the failed call had to say (kvmm_last_error); "" if it succeeded.
   const std::string& detail() const noexcept { return detail_; }
-  // "busy: pinned or in use: 2 pins are open", for people.
+  // "busy: it is pinned, in use, or held by I/O: 2 pins are open", for people. Nothing is in it
+  // twice.
   std::string message() const {
-    std::string text = std::string(kvmm_status_name(code_)) + ": " + kvmm_status_text(code_);
-    if (!detail_.empty())
-      text += ": " + detail_;
-    return text;
+    const std::string text = kvmm_status_text(code_);
+    const bool says_text = detail_.compare(0, text.size(), text) == 0;
+    return std::string(kvmm_status_name(code_)) + ": " +
+           (says_text         ? detail_
+            : detail_.empty() ? text
+                              : text + ": " + detail_);
   }
 
  private:

@@ -52,6 +52,8 @@ TEST(Result, VoidIsGoodUnlessToldOtherwise) {
 }
 
 TEST(Result, MessagesHaveNameTextAndErrno) {
+  EXPECT_EQ(Error(Errc::kCorrupt).text(), "the bytes do not match their checksum");
+  EXPECT_EQ(Error(Errc::kNoSpace, "swap0 is full").text(), "swap0 is full");
   EXPECT_EQ(Error(Errc::kCorrupt).message(), "corrupt: the bytes do not match their checksum");
   EXPECT_EQ(Error(Errc::kIo, EIO).message(),
             "io: the device reported an error (errno 5: Input/output error)");
