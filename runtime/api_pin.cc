@@ -58,6 +58,12 @@ kvmm::Result<kvmm::PinRange> resolve(const kvmm_pin_range& r, const kvmm::Runtim
     if (r.plane != KVMM_ALL_PLANES && r.plane != p) {
       continue;
     }
+    const kvmm::PlaneSpec& plane = s.arena().planes[p];
+    if (!s.arena().whole_lanes(plane)) {  // its first page may be another session's
+      return Error(Errc::kInvalid, "plane '" + plane.name +
+                                       "' cannot be pinned: lane_stride and base must be "
+                                       "multiples of page_size");
+    }
     const auto pages = s.pages_of_tokens(p, r.begin, end);
     if (pages.begin < pages.end) {
       out.spans.push_back({s.planes()[p].object.get(), pages.begin, pages.end});

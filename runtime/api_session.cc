@@ -108,15 +108,11 @@ kvmm_status kvmm_session_address(kvmm_session* session, uint32_t plane, void** a
     if (address == nullptr) {
       return Error(Errc::kInvalid, kNoOut);
     }
-    kvmm::Vma* v = s.vma_of_plane(plane);
-    if (v == nullptr) {
+    if (s.vma_of_plane(plane) == nullptr) {
       return Error(Errc::kRange,
                    "the session has " + std::to_string(s.planes().size()) + " planes");
     }
-    const kvmm::PlaneSpec& p = s.arena().planes[plane];
-    const bool own = s.own_range.length.value() != 0;
-    const uint64_t strided = p.base.value() + p.lane_stride.value() * s.spec().lane;
-    *address = reinterpret_cast<void*>(own ? v->start.value() : strided);
+    *address = reinterpret_cast<void*>(s.lane_start(plane).value());
     return {};
   });
 }

@@ -103,6 +103,7 @@ class Runtime {
   Result<void> build();
   Result<void> build_memory();
   Result<void> start_control();
+  Result<uint32_t> place_plane(Arena& arena, PlaneSpec plane) KVMM_REQUIRES(lock_);
   uint32_t tenant_number(const std::string& name) KVMM_REQUIRES(lock_);
   void print_notices();
 

@@ -93,8 +93,6 @@ Result<AddressRange> Runtime::reserve(Arena& arena, Bytes length) {
 }
 
 Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
-  const bool contiguous = arena.spec.placement == Placement::kContiguous;
-  const Bytes granule = tiers_->fastest().mmu().info().granule;
   if (plane.lane_stride.value() == 0 && plane.token_stride.value() != 0) {
     const uint64_t tokens = std::max<uint64_t>(1, arena.spec.lane_tokens);
     const uint64_t bytes = plane.token_stride.value() * tokens;
@@ -110,7 +108,8 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
   if (plane.lane_stride.value() > kAddressesMax / arena.spec.lanes) {
     return too_large(plane.name);
   }
-  if (!contiguous && plane.base.value() == 0) {
+  const bool reserves = arena.spec.placement == Placement::kStrided && plane.base.value() == 0;
+  if (reserves) {
     const uint64_t all = plane.lane_stride.value() * arena.spec.lanes;
     auto range = reserve(arena, Bytes(all));
     if (!range) {
@@ -118,7 +117,22 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
     }
     plane.base = range->start;
   }
+  const VirtAddr base = plane.base;
   MutexLock l(lock_);
+  auto number = place_plane(arena, std::move(plane));
+  if (!number && reserves) {  // nobody knows of these addresses
+    auto range = std::find_if(arena.ranges.begin(), arena.ranges.end(),
+                              [&](const AddressRange& r) { return r.start == base; });
+    MutexLock core(core_->lock());
+    arena.mmu->release(*range);
+    arena.ranges.erase(range);
+  }
+  return number;
+}
+
+Result<uint32_t> Runtime::place_plane(Arena& arena, PlaneSpec plane) {
+  const bool contiguous = arena.spec.placement == Placement::kContiguous;
+  const Bytes granule = tiers_->fastest().mmu().info().granule;
   if (contiguous && arena.open_spaces != 0) {
     return Error(Errc::kBusy, "planes of a contiguous arena are added before its sessions");
   }
@@ -137,16 +151,32 @@ Result<uint32_t> Runtime::add_plane(Arena& arena, PlaneSpec plane) {
   if (auto ok = arena.check_plane(plane); !ok) {
     return ok.error();
   }
+  for (const AddressSpace* s : arena.lanes) {
+    if (s != nullptr && !s->raw()) {
+      if (auto ok = arena.check_structured(plane); !ok) {
+        return ok.error();
+      }
+    }
+  }
   const auto number = static_cast<uint32_t>(arena.planes.size());
   MutexLock core(core_->lock());  // the core reads the planes of sessions
   arena.planes.push_back(std::move(plane));
+  std::vector<AddressSpace*> have;
   for (AddressSpace* s : arena.lanes) {
-    if (s != nullptr) {
-      if (auto ok = s->add_plane(number, next_object_++); !ok) {
-        return ok.error();
-      }
-      core_->mm().welcome(*s->vma_of_plane(number));
+    if (s == nullptr) {
+      continue;
     }
+    if (auto ok = s->add_plane(number, next_object_++); !ok) {
+      for (AddressSpace* undone : have) {
+        undone->drop_last_plane();
+      }
+      arena.planes.pop_back();
+      return ok.error();
+    }
+    have.push_back(s);
+  }
+  for (AddressSpace* s : have) {
+    core_->mm().welcome(*s->planes()[number].vma);
   }
   return number;
 }
@@ -218,6 +248,13 @@ Result<AddressSpace*> Runtime::open_session(Arena& arena, SpaceSpec spec, int64_
   }
   if (arena.lanes[static_cast<size_t>(lane)] != nullptr) {
     return Error(Errc::kExists, "lane " + std::to_string(lane) + " is taken");
+  }
+  if (spec.kind != ObjectKind::kRaw) {
+    for (const PlaneSpec& p : arena.planes) {
+      if (auto ok = arena.check_structured(p); !ok) {
+        return ok.error();
+      }
+    }
   }
   spec.id = next_id_++;
   spec.lane = static_cast<uint32_t>(lane);

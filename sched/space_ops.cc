@@ -178,6 +178,14 @@ Result<void> Mm::discard_tokens(AddressSpace& space, uint64_t a, uint64_t b, MmJ
   if (a > b || (!space.raw() && b > space.tokens)) {
     return Errc::kRange;
   }
+  const bool all = a == 0 && b == UINT64_MAX;
+  for (const PlaneSpec& p : space.arena().planes) {
+    if (p.token_stride.value() == 0 && !all && a != b) {
+      return Error(Errc::kInvalid, "plane '" + p.name +
+                                       "' has no token_stride: only all of its tokens, "
+                                       "[0, KVMM_ALL_TOKENS), can be discarded");
+    }
+  }
   if (space.doom_job != nullptr) {
     return Errc::kAgain;
   }

@@ -25,9 +25,19 @@ AddressSpace::AddressSpace(Arena& arena, AddressMap& map, SpaceSpec spec)
 AddressSpace::~AddressSpace() {
   check(active.empty() && inactive.empty(), "a session gives its frames back before it goes");
   for (Mapping& m : planes_) {
-    map_.erase(*m.vma);
-    m.object->vmas().erase(m.object->vmas().iterator_to(*m.vma));
+    unmap(m);
   }
+}
+
+void AddressSpace::unmap(Mapping& m) {
+  map_.erase(*m.vma);
+  m.object->vmas().erase(m.object->vmas().iterator_to(*m.vma));
+}
+
+void AddressSpace::drop_last_plane() {
+  check(!planes_.empty() && planes_.back().object->used_end() == 0, "an unused plane is dropped");
+  unmap(planes_.back());
+  planes_.pop_back();
 }
 
 Result<void> AddressSpace::add_plane(uint32_t plane, uint64_t object_id) {
@@ -81,42 +91,61 @@ Vma* AddressSpace::vma_of_plane(uint32_t plane) {
   return plane < planes_.size() ? planes_[plane].vma.get() : nullptr;
 }
 
+VirtAddr AddressSpace::lane_start(uint32_t plane) const {
+  const PlaneSpec& p = arena_.planes.at(plane);
+  return arena_.spec.placement == Placement::kContiguous
+             ? planes_.at(plane).vma->start
+             : VirtAddr(p.base.value() + p.lane_stride.value() * spec_.lane);
+}
+
+AddressSpace::Span AddressSpace::bytes_of_tokens(uint32_t plane, uint64_t a, uint64_t b) const {
+  const PlaneSpec& p = arena_.planes.at(plane);
+  const uint64_t vma = planes_.at(plane).vma->start.value();
+  const uint64_t lane = lane_start(plane).value();
+  const uint64_t lane_end = lane + p.lane_stride.value();
+  uint64_t from = lane;
+  uint64_t to = lane_end;
+  if (const uint64_t stride = p.token_stride.value(); stride != 0) {
+    const uint64_t n = p.lane_stride.value() / stride;
+    from = a > n ? lane_end : lane + a * stride;
+    to = b >= n ? lane_end : lane + b * stride;
+  }
+  return {std::max(from, vma) - vma, std::max(to, vma) - vma};
+}
+
 AddressSpace::PageRange AddressSpace::pages_of_tokens(uint32_t plane, uint64_t a,
                                                       uint64_t b) const {
   const Vma& v = *planes_.at(plane).vma;
-  const uint64_t stride = arena_.planes[plane].token_stride.value();
-  if (stride == 0) {
+  if (a >= b) {
+    return {};
+  }
+  if (arena_.planes[plane].token_stride.value() == 0) {
     return {0, v.pages};
   }
-  const uint64_t limit = v.pages * v.page_size.value();
-  const uint64_t from = std::min(a, limit / stride) * stride;
-  const uint64_t to = b >= limit / stride ? limit : b * stride;
   const uint64_t size = v.page_size.value();
-  return {static_cast<uint32_t>(from / size), static_cast<uint32_t>((to + size - 1) / size)};
+  const Span s = bytes_of_tokens(plane, a, b);
+  return {static_cast<uint32_t>(s.from / size), static_cast<uint32_t>((s.to + size - 1) / size)};
 }
 
 AddressSpace::PageRange AddressSpace::whole_pages_of_tokens(uint32_t plane, uint64_t a,
                                                             uint64_t b) const {
-  const Vma& v = *planes_.at(plane).vma;
-  const uint64_t stride = arena_.planes[plane].token_stride.value();
-  const uint64_t size = v.page_size.value();
-  const uint64_t limit = v.pages * size;
-  if (stride == 0) {
-    return {0, v.pages};
+  if (a >= b) {
+    return {};
   }
-  const uint64_t from = std::min(a, limit / stride) * stride;
-  const uint64_t to = b >= limit / stride ? limit : b * stride;
-  const auto begin = static_cast<uint32_t>((from + size - 1) / size);
-  const auto end = static_cast<uint32_t>(to / size);
-  return {begin, std::max(begin, end)};
+  const uint64_t size = planes_.at(plane).vma->page_size.value();
+  const Span s = bytes_of_tokens(plane, a, b);
+  const auto begin = static_cast<uint32_t>((s.from + size - 1) / size);
+  return {begin, std::max(begin, static_cast<uint32_t>(s.to / size))};
 }
 
 void AddressSpace::tokens_of_page(uint32_t plane, uint32_t index, uint64_t* first,
                                   uint64_t* end) const {
+  const Vma& v = *planes_.at(plane).vma;
   const uint64_t stride = std::max<uint64_t>(1, arena_.planes[plane].token_stride.value());
-  const uint64_t size = planes_.at(plane).vma->page_size.value();
-  *first = index * size / stride;
-  *end = ((index + uint64_t{1}) * size + stride - 1) / stride;
+  const uint64_t lane = lane_start(plane).value();
+  const uint64_t page = v.address_of(index).value();
+  *first = (std::max(page, lane) - lane) / stride;
+  *end = (page + v.page_size.value() - lane + stride - 1) / stride;
 }
 
 uint64_t AddressSpace::token_capacity() const {

@@ -76,10 +76,15 @@ class AddressSpace {
   // The same at an address of the session's own (contiguous placement).
   Result<void> add_plane_at(uint32_t plane, uint64_t object_id, VirtAddr start);
 
+  // Takes the last plane out again. REQUIRES: none of its pages was used.
+  void drop_last_plane();
+
   std::vector<Mapping>& planes() { return planes_; }
   Vma* vma_of_plane(uint32_t plane);
-  // Pages of `plane` that hold a byte of tokens [a, b), clipped to the lane. Raw planes without a
-  // token stride: all.
+  // Address of token 0. It may lie outside the VMA, where lanes share a page: see vmm/arena.h.
+  VirtAddr lane_start(uint32_t plane) const;
+  // Pages of `plane` that hold a byte of tokens [a, b), clipped to the lane; of none if it is
+  // empty. Raw planes without a token stride: all.
   struct PageRange {
     uint32_t begin = 0, end = 0;
   };
@@ -112,6 +117,13 @@ class AddressSpace {
       hook;  // in the list of all spaces, most recently active first
 
  private:
+  // Of tokens [a, b), clipped to the lane: bytes of the VMA. A lane's rest behind its last token
+  // goes with that token.
+  struct Span {
+    uint64_t from = 0, to = 0;
+  };
+  Span bytes_of_tokens(uint32_t plane, uint64_t a, uint64_t b) const;
+  void unmap(Mapping& m);
   Result<void> map_plane(uint32_t plane, uint64_t object_id, const LanePages& lane);
 
   Arena& arena_;

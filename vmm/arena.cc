@@ -46,12 +46,37 @@ const AddressRange* Arena::range_of(VirtAddr a) const {
   return nullptr;
 }
 
+bool Arena::whole_lanes(const PlaneSpec& plane) const {
+  const uint64_t p = plane.page_size.value();
+  return spec.placement == Placement::kContiguous ||
+         (plane.lane_stride.value() % p == 0 && plane.base.value() % p == 0);
+}
+
+Result<void> Arena::check_structured(const PlaneSpec& plane) const {
+  if (plane.token_stride.value() == 0) {
+    return Error(Errc::kInvalid, "plane '" + plane.name +
+                                     "': structured sessions need its token_stride; without one "
+                                     "use raw sessions");
+  }
+  if (!whole_lanes(plane)) {
+    return Error(Errc::kInvalid, "plane '" + plane.name +
+                                     "': structured sessions need a lane_stride and a base that "
+                                     "are multiples of page_size; else use raw sessions");
+  }
+  return {};
+}
+
 Result<void> Arena::check_plane(const PlaneSpec& plane) const {
   if (plane.lane_stride.value() == 0 || plane.page_size.value() == 0) {
     return Error(Errc::kInvalid, "plane '" + plane.name + "': lane_stride is 0");
   }
   if (plane.token_stride > plane.lane_stride) {
     return Error(Errc::kInvalid, "plane '" + plane.name + "': a token is larger than a lane");
+  }
+  if (spec.engine == EngineKind::kPinning && !whole_lanes(plane)) {
+    return Error(Errc::kInvalid, "plane '" + plane.name +
+                                     "': an engine that pins needs a lane_stride and a base that "
+                                     "are multiples of page_size");
   }
   if (spec.placement == Placement::kContiguous) {
     return {};

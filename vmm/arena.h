@@ -8,8 +8,8 @@
 //   contiguous:  session 7   [ k_l0 | v_l0 | k_l1 | ... ]         one range a session
 //
 // A lane's pages: a page belongs to the lane that its first byte lies in, so that strides which are
-// no multiple of the page size work too (raw sessions only; nothing depends on where lanes meet but
-// accounting). No page belongs to two sessions.
+// no multiple of the page size work too: for raw sessions of faulting engines, whose touches ask
+// for a page whosever it is. No page belongs to two sessions.
 //
 // Thread safety: guarded by the core lock.
 #pragma once
@@ -73,9 +73,13 @@ struct Arena {
 
   static Result<std::unique_ptr<Arena>> create(ArenaSpec spec, MmuOps& mmu);
 
-  // Checks a plane against the arena: kInvalid (sizes), kRange (outside a reserved range), kExists
-  // (overlap).
+  // Checks a plane against the arena: kInvalid (sizes, alignment), kRange (outside a reserved
+  // range), kExists (overlap).
   Result<void> check_plane(const PlaneSpec& plane) const;
+  // Whether every lane of the plane begins and ends where a page does.
+  bool whole_lanes(const PlaneSpec& plane) const;
+  // kInvalid: structured sessions cannot tell which of the plane's pages are written.
+  Result<void> check_structured(const PlaneSpec& plane) const;
   const AddressRange* range_of(VirtAddr a) const;
 };
 

@@ -27,6 +27,45 @@ size_t count(const std::string& text, const std::string& word) {
   return n;
 }
 
+// An arena of two lanes beside the rig's.
+struct Beside {
+  kvmm_arena* arena = nullptr;
+  kvmm_session* sessions[2] = {};
+
+  kvmm_status create(kvmm_runtime* runtime, uint32_t engine) {
+    kvmm_arena_options o = kvmmpp::init<kvmm_arena_options>();
+    o.lanes = 2;
+    o.engine = engine;
+    return kvmm_arena_create(runtime, &o, &arena);
+  }
+  kvmm_status plane(uint64_t lane_stride, uint64_t token, uint64_t page, void* base = nullptr) {
+    kvmm_plane_options o = kvmmpp::init<kvmm_plane_options>();
+    o.name = "beside";
+    o.lane_stride = lane_stride;
+    o.token_stride = token;
+    o.page_size = page;
+    o.base = base;
+    return kvmm_arena_add_plane(arena, &o, nullptr);
+  }
+  kvmm_status open(uint32_t kind, uint32_t lane) {
+    kvmm_session_options o = kvmmpp::init<kvmm_session_options>();
+    o.kind = kind;
+    o.lane = lane + 1;
+    return kvmm_session_open(arena, &o, &sessions[lane]);
+  }
+  unsigned char* address(uint32_t lane, uint32_t plane) const {
+    void* p = nullptr;
+    EXPECT_KVMM_OK(kvmm_session_address(sessions[lane], plane, &p));
+    return static_cast<unsigned char*>(p);
+  }
+  ~Beside() {
+    for (kvmm_session* s : sessions) {
+      EXPECT_KVMM_OK(kvmm_session_close(s));
+    }
+    EXPECT_KVMM_OK(kvmm_arena_destroy(arena));
+  }
+};
+
 TEST_F(Contract, ErrorTextsSayNothingTwice) {
   World w;
   ASSERT_KVMM_OK(w.open(with_swap()));
@@ -83,6 +122,123 @@ TEST_F(Contract, FaultingEnginesNeedFaults) {
   o.engine = KVMM_ENGINE_PINNING;
   ASSERT_KVMM_OK(kvmm_arena_create(w.runtime(), &o, &a));
   EXPECT_KVMM_OK(kvmm_arena_destroy(a));
+}
+
+TEST_F(Contract, StructuredSessionsNeedTokensAndWholePages) {
+  World w;
+  ASSERT_KVMM_OK(w.open(with_swap()));
+  const struct {
+    uint64_t lane_stride, token, shift;
+    const char* text;
+  } kBad[] = {
+      {kMi, 0, 0, "token_stride"}, {66 * kKi, kKi, 0, "lane_stride"}, {kMi, kKi, 1024, "base"}};
+  for (const auto& bad : kBad) {
+    SCOPED_TRACE(bad.text);
+    Beside b;
+    ASSERT_KVMM_OK(b.create(w.runtime(), KVMM_ENGINE_FAULTING));
+    void* base = nullptr;
+    ASSERT_KVMM_OK(kvmm_arena_reserve(b.arena, 8 * kMi, &base));
+    base = static_cast<char*>(base) + bad.shift;
+    ASSERT_KVMM_OK(b.plane(bad.lane_stride, bad.token, 4096, base));
+    EXPECT_REFUSED(b.open(KVMM_SESSION_STRUCTURED, 0), KVMM_EINVALID, "beside", bad.text, "raw");
+    ASSERT_KVMM_OK(b.open(KVMM_SESSION_RAW, 0)) << "the lane is still free";
+    *b.address(0, 0) = 1;
+  }
+  // The other way round: the session first.
+  Beside b;
+  ASSERT_KVMM_OK(b.create(w.runtime(), KVMM_ENGINE_FAULTING));
+  ASSERT_KVMM_OK(b.plane(kMi, kKi, 4096));
+  ASSERT_KVMM_OK(b.open(KVMM_SESSION_STRUCTURED, 0));
+  EXPECT_REFUSED(b.plane(kMi, 0, 4096), KVMM_EINVALID, "token_stride");
+  EXPECT_REFUSED(b.plane(66 * kKi, kKi, 4096), KVMM_EINVALID, "lane_stride");
+  void* address = nullptr;
+  EXPECT_REFUSED(kvmm_session_address(b.sessions[0], 1, &address), KVMM_ERANGE, "1 planes");
+  ASSERT_KVMM_OK(b.plane(kMi, 2 * kKi, 4096));
+  *b.address(0, 1) = 1;
+  EXPECT_KVMM_OK(kvmm_append(b.sessions[0], nullptr, 512));
+}
+
+// The second lane of a plane whose lanes are smaller than a page has no page: the first one's is
+// taken back.
+TEST_F(Contract, APlaneThatASessionCannotHaveIsNotAdded) {
+  World w;
+  ASSERT_KVMM_OK(w.open(with_swap()));
+  Beside b;
+  ASSERT_KVMM_OK(b.create(w.runtime(), KVMM_ENGINE_FAULTING));
+  ASSERT_KVMM_OK(b.plane(kMi, 0, 4096));
+  ASSERT_KVMM_OK(b.open(KVMM_SESSION_RAW, 0));
+  ASSERT_KVMM_OK(b.open(KVMM_SESSION_RAW, 1));
+  void* base = nullptr;
+  ASSERT_KVMM_OK(kvmm_arena_reserve(b.arena, 2 * kMi, &base));
+  for (void* where : {static_cast<void*>(nullptr), base, base}) {
+    EXPECT_REFUSED(b.plane(2048, 0, 4096, where), KVMM_EINVALID, "smaller than a page");
+  }
+  void* address = nullptr;
+  EXPECT_REFUSED(kvmm_session_address(b.sessions[0], 1, &address), KVMM_ERANGE, "1 planes");
+  // The addresses and the number are free for another plane.
+  ASSERT_KVMM_OK(b.plane(kMi, 0, 4096, base));
+  EXPECT_EQ(b.address(1, 1), static_cast<unsigned char*>(base) + kMi);
+  for (const uint32_t lane : {0u, 1u}) {
+    *b.address(lane, 1) = 5;
+    EXPECT_EQ(*b.address(lane, 1), 5);
+  }
+}
+
+TEST_F(Contract, DiscardOfTokensThatNobodyKnows) {
+  World w;
+  ASSERT_KVMM_OK(w.open(with_swap()));
+  kvmm_session* s = w.session(0);
+  w.fill(0, 1);
+  EXPECT_KVMM_OK(kvmm_discard(s, 5, 5));
+  EXPECT_KVMM_OK(kvmm_discard(s, 0, 0));
+  EXPECT_REFUSED(kvmm_discard(s, 0, 5), KVMM_EINVALID, "k_l0", "token_stride", "KVMM_ALL_TOKENS");
+  EXPECT_REFUSED(kvmm_discard(s, 5, KVMM_ALL_TOKENS), KVMM_EINVALID, "token_stride");
+  EXPECT_REFUSED(kvmm_discard(s, 6, 5), KVMM_ERANGE);
+  EXPECT_TRUE(w.holds(0, 1));
+  EXPECT_KVMM_OK(kvmm_discard(s, 0, KVMM_ALL_TOKENS));
+  EXPECT_EQ(w.stat(0).bytes_resident, 0u);
+  EXPECT_EQ(*w.base(0), 0);
+}
+
+// Lanes of 66 KiB on pages of 4 KiB: the second begins in the middle of a page of the first.
+TEST_F(Contract, LanesThatShareAPage) {
+  constexpr uint64_t kLane = 66 * kKi;
+  World w;
+  ASSERT_KVMM_OK(w.open(with_swap()));
+  Beside pinning;
+  ASSERT_KVMM_OK(pinning.create(w.runtime(), KVMM_ENGINE_PINNING));
+  EXPECT_REFUSED(pinning.plane(kLane, kKi, 4096), KVMM_EINVALID, "pins", "page_size");
+  ASSERT_KVMM_OK(pinning.plane(64 * kKi, kKi, 4096));
+  Beside b;
+  ASSERT_KVMM_OK(b.create(w.runtime(), KVMM_ENGINE_FAULTING));
+  ASSERT_KVMM_OK(b.plane(kLane, kKi, 4096));
+  for (const uint32_t lane : {0u, 1u}) {
+    ASSERT_KVMM_OK(b.open(KVMM_SESSION_RAW, lane));
+    std::memset(b.address(lane, 0), 7, kLane);
+  }
+  for (const uint32_t lane : {0u, 1u}) {
+    kvmm_pin_range r{b.sessions[lane], 0, 1, 0, 1};
+    kvmm_pin* pin = nullptr;
+    EXPECT_REFUSED(kvmm_pin_batch(w.runtime(), &r, 1, &pin, nullptr), KVMM_EINVALID, "beside",
+                   "page_size");
+  }
+  // Bytes of the plane that are gone after a discard, all of them named by it.
+  const auto gone = [&](uint64_t from, uint64_t to) {
+    const unsigned char* plane = b.address(0, 0);
+    uint64_t zeros = 0;
+    for (uint64_t i = 0; i < 2 * kLane; ++i) {
+      EXPECT_TRUE(plane[i] == 7 || (plane[i] == 0 && i >= from && i < to)) << i;
+      zeros += plane[i] == 0 ? 1 : 0;
+    }
+    return zeros;
+  };
+  EXPECT_KVMM_OK(kvmm_discard(b.sessions[1], 0, 4));
+  EXPECT_EQ(gone(kLane, kLane), 0u) << "no page lies within these tokens";
+  EXPECT_KVMM_OK(kvmm_discard(b.sessions[1], 2, 6));
+  EXPECT_EQ(gone(kLane + 2 * kKi, kLane + 6 * kKi), 4 * kKi);
+  std::memset(b.address(1, 0), 7, kLane);
+  EXPECT_KVMM_OK(kvmm_discard(b.sessions[0], 0, KVMM_ALL_TOKENS));
+  EXPECT_EQ(gone(0, kLane), 64 * kKi) << "but for the page that is the other lane's as well";
 }
 
 }  // namespace

@@ -202,10 +202,11 @@ KVMM_API kvmm_status kvmm_arena_destroy(kvmm_arena* arena);
  * itself. STRIDED only. Nothing is committed: costs no memory. A touch outside every open session
  * is a SIGBUS. Errors: EINVALID (contiguous, 0, over 64 TiB), ENOMEMORY (addresses). */
 KVMM_API kvmm_status kvmm_arena_reserve(kvmm_arena* arena, uint64_t length, void** base);
-/* Adds a plane; sessions that are open get their lane of it too (CONTIGUOUS: EBUSY if any is). Lane
- * strides that are no multiple of the page size are for raw sessions only: the page that two lanes
- * share belongs to the lane of its first byte. `plane` (may be NULL) receives its number (0, 1,
- * ...). Errors: EINVALID, ERANGE (not inside a reserved range, over 64 TiB), EEXISTS (over another
+/* Adds a plane; sessions that are open get their lane of it too (CONTIGUOUS: EBUSY if any is). A
+ * lane_stride or base that is no multiple of the page size is for raw sessions of ENGINE_FAULTING
+ * only, and cannot be pinned: the page that two lanes share belongs to the lane of its first byte.
+ * `plane` (may be NULL) receives its number (0, 1, ...). On an error nothing is added. Errors:
+ * EINVALID (also: not for structured sessions, and one is open; a lane smaller than a page), ERANGE (not inside a reserved range, over 64 TiB), EEXISTS (over another
  * plane), EBUSY, ENOMEMORY. */
 KVMM_API kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* options,
                                           uint32_t* plane);
@@ -231,7 +232,8 @@ typedef struct kvmm_session_options {
 #define KVMM_SESSION_RAW 1u
 
 /* Errors: ELIMIT (no lane is free), EEXISTS (that lane is taken), EINVALID (no such lane; the arena
- * has no plane yet), ENOMEMORY. */
+ * has no plane yet; STRUCTURED: a plane without token_stride, or whose lane_stride or base is no
+ * multiple of its page size), ENOMEMORY. */
 KVMM_API kvmm_status kvmm_session_open(kvmm_arena* arena, const kvmm_session_options* options,
                                        kvmm_session** out);
 /* Drops its pages and frees its lane. EBUSY: a pin is open (nothing is closed). */
@@ -257,8 +259,8 @@ KVMM_API kvmm_status kvmm_truncate(kvmm_session* session, uint64_t tokens);
 KVMM_API uint64_t kvmm_tokens(kvmm_session* session);
 
 /* Drops the content of all whole pages of tokens [a, b): the engine will not read them again; they
- * read as zeros. Planes of unknown token stride: of all pages. EBUSY: pinned. ERANGE: a > b, or
- * past the last token (structured). */
+ * read as zeros. Nothing if a == b. EBUSY: pinned. ERANGE: a > b, or past the last token
+ * (structured). EINVALID: a plane of unknown token stride, and not [0, KVMM_ALL_TOKENS). */
 KVMM_API kvmm_status kvmm_discard(kvmm_session* session, uint64_t a, uint64_t b);
 
 typedef struct kvmm_range {
