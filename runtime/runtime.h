@@ -57,7 +57,8 @@ class Runtime {
   Result<void> destroy_arena(Arena& arena);
   Result<AddressRange> reserve(Arena& arena, Bytes length);
   Result<uint32_t> add_plane(Arena& arena, PlaneSpec plane);
-  // Whole pages are dropped; the edges of partly covered ones are zeroed by the calling thread.
+  // Whole pages are dropped; the edges of partly covered ones are zeroed by the calling thread, in
+  // arenas of engines that pin while it has them pinned.
   Result<void> clear(Arena& arena, AddressRange range);
 
   // `lane` < 0: any.
@@ -104,6 +105,8 @@ class Runtime {
   Result<void> build_memory();
   Result<void> start_control();
   Result<uint32_t> place_plane(Arena& arena, PlaneSpec plane) KVMM_REQUIRES(lock_);
+  // Waits until the pages are there to be written. On an error nothing is pinned.
+  Result<void> pin_edges(PinBatch& pins) KVMM_REQUIRES(core_->lock());
   uint32_t tenant_number(const std::string& name) KVMM_REQUIRES(lock_);
   void print_notices();
 

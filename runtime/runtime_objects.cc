@@ -194,7 +194,9 @@ Result<void> Runtime::clear(Arena& arena, AddressRange range) {
     uint64_t from = 0, to = 0;
   };
   std::vector<Edge> edges;
-  {
+  PinBatch pins;  // of them, if the engine has no faults: taken first, so that a refusal is one of
+                  // everything
+  if (range.length.value() != 0) {
     MutexLock core(core_->lock());
     AddressMap& map = core_->map();
     for (const VirtAddr at : {range.start, range.end()}) {
@@ -209,17 +211,58 @@ Result<void> Runtime::clear(Arena& arena, AddressRange range) {
       const uint64_t page = v->address_of(index).value();
       const Edge e{std::max(page, range.start.value()),
                    std::min(page + v->page_size.value(), range.end().value())};
-      if (edges.empty() || edges.back().from != e.from) {
-        edges.push_back(e);
+      if (!edges.empty() && edges.back().from == e.from) {
+        continue;
       }
+      edges.push_back(e);
+      if (arena.spec.engine == EngineKind::kPinning) {
+        PinRange& r = pins.ranges.emplace_back();
+        r.space = v->space;
+        r.write = true;
+        r.spans.push_back({v->object, index, index + 1});
+      }
+    }
+    if (auto ok = pin_edges(pins); !ok) {
+      return ok;
     }
   }
   auto ok = run_job([&](Mm& mm, MmJob& job) { return mm.clear_range(range, job); });
-  if (!ok) {
-    return ok;
+  for (size_t i = 0; ok && i < edges.size(); ++i) {  // like any write of the engine: it may fault
+    std::memset(reinterpret_cast<void*>(edges[i].from), 0, edges[i].to - edges[i].from);
   }
-  for (const Edge& e : edges) {  // like any write of the engine: it may fault
-    std::memset(reinterpret_cast<void*>(e.from), 0, e.to - e.from);
+  if (pins.pinned) {
+    MutexLock core(core_->lock());
+    check(core_->mm().unpin(pins, Fence{}).ok(), "a pin without a fence ends");
+    core_->step();
+  }
+  return ok;
+}
+
+Result<void> Runtime::pin_edges(PinBatch& pins) {
+  if (pins.ranges.empty()) {
+    return {};
+  }
+  if (auto ok = core_->mm().pin(pins, core_->now()); !ok) {
+    return ok.code() == Errc::kSealed ? Error(Errc::kSealed, "the range ends inside a sealed page")
+                                      : ok.error();
+  }
+  core_->wait_until([&] {
+    core_->lock().assert_held();
+    core_->mm().pin_poll(pins);
+    return std::none_of(pins.ranges.begin(), pins.ranges.end(),
+                        [](const PinRange& r) { return r.answer == PinAnswer::kComing; });
+  });
+  for (const PinRange& r : pins.ranges) {
+    if (r.answer != PinAnswer::kReady) {
+      const Error why = r.answer == PinAnswer::kRecompute
+                            ? Error(Errc::kRecompute,
+                                    "the range ends inside a page whose content is gone: clear "
+                                    "all of the page")
+                            : Error(Errc::kNoMemory, "no frame for a page that the range ends in");
+      check(core_->mm().unpin(pins, Fence{}).ok(), "a pin without a fence ends");
+      core_->step();
+      return why;
+    }
   }
   return {};
 }

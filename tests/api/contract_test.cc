@@ -3,6 +3,7 @@
 // What kvmm.h promises of arguments that fit the types and not each other: refused with a text
 // before anything is changed, or done as it says.
 #include <cstring>
+#include <thread>
 
 #include "tests/api/rig.h"
 
@@ -239,6 +240,43 @@ TEST_F(Contract, LanesThatShareAPage) {
   std::memset(b.address(1, 0), 7, kLane);
   EXPECT_KVMM_OK(kvmm_discard(b.sessions[0], 0, KVMM_ALL_TOKENS));
   EXPECT_EQ(gone(0, kLane), 64 * kKi) << "but for the page that is the other lane's as well";
+}
+
+// The parts of pages at the ends of a range are zeroed wherever the pages are.
+TEST_F(Contract, ClearWithoutFaults) {
+  constexpr uint64_t kPage = 64 * kKi;
+  World w;
+  ASSERT_KVMM_OK(w.open(with_swap(KVMM_RUNTIME_PIN_ONLY)));
+  kvmm_pin_range r{w.session(0), 0, 1, 0, KVMM_ALL_TOKENS};
+  kvmm_pin* pin = nullptr;
+  const auto take = [&] {
+    uint32_t answer = KVMM_PIN_COMING;
+    ASSERT_KVMM_OK(kvmm_pin_batch(w.runtime(), &r, 1, &pin, &answer));
+    while (answer == KVMM_PIN_COMING) {
+      std::this_thread::yield();
+      ASSERT_KVMM_OK(kvmm_pin_poll(pin, &answer, 1));
+    }
+    ASSERT_EQ(answer, KVMM_PIN_READY);
+  };
+  take();
+  std::memset(w.base(0), 7, w.lane_bytes());
+  ASSERT_KVMM_OK(kvmm_unpin(pin, nullptr));
+  EXPECT_KVMM_OK(kvmm_arena_clear(w.arena(), w.base(0) + 50, 50)) << "within one page";
+  ASSERT_TRUE(w.send_out(0));
+  EXPECT_KVMM_OK(kvmm_arena_clear(w.arena(), w.base(0) + 100, 3 * kPage)) << "swapped out";
+  EXPECT_KVMM_OK(kvmm_arena_clear(w.arena(), w.base(0) + 9 * kPage + 1, 0));
+  ASSERT_TRUE(w.send_out(0)) << "nothing stays pinned";
+  take();
+  for (uint64_t i = 0; i < w.lane_bytes(); ++i) {
+    ASSERT_EQ(w.base(0)[i], i >= 50 && i < 100 + 3 * kPage ? 0 : 7) << i;
+  }
+  // Pages of the engine's own pins do not stand in the way at the ends, only in the middle.
+  EXPECT_KVMM_OK(kvmm_arena_clear(w.arena(), w.base(0) + 5 * kPage + 1, kPage - 1));
+  EXPECT_EQ(w.base(0)[5 * kPage], 7);
+  EXPECT_EQ(w.base(0)[5 * kPage + 1], 0);
+  EXPECT_REFUSED(kvmm_arena_clear(w.arena(), w.base(0) + 7 * kPage + 1, 2 * kPage), KVMM_EBUSY);
+  EXPECT_EQ(w.base(0)[7 * kPage + 1], 7) << "nothing was cleared";
+  EXPECT_KVMM_OK(kvmm_unpin(pin, nullptr));
 }
 
 }  // namespace

@@ -211,9 +211,11 @@ KVMM_API kvmm_status kvmm_arena_reserve(kvmm_arena* arena, uint64_t length, void
 KVMM_API kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* options,
                                           uint32_t* plane);
 /* Drops every page that lies wholly inside [start, start + length), whatever session owns it;
- * partly covered pages are zeroed there by the calling thread, which may fault (PIN_ONLY: pin
- * them). Never-written pages read as zeros. Cost is by pages that exist, not by length. For raw
- * sessions. EBUSY: a page is pinned. ERANGE: not inside one range of the arena. */
+ * partly covered pages are zeroed there by the calling thread, which may fault (ENGINE_FAULTING),
+ * or is pinning them meanwhile (ENGINE_PINNING). Never-written pages read as zeros. Cost is by
+ * pages that exist, not by length. For raw sessions. EBUSY: a page is pinned. ERANGE: not inside
+ * one range of the arena. ENGINE_PINNING also, of a partly covered page: ERECOMPUTE (its content is
+ * gone), ESEALED, ENOMEMORY (no frame for it); nothing is cleared then. */
 KVMM_API kvmm_status kvmm_arena_clear(kvmm_arena* arena, void* start, uint64_t length);
 
 /* ------------------------------------------------------------------------------------- sessions */
