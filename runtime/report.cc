@@ -125,8 +125,10 @@ std::string notice_text(const MmNotice& n) {
       what = "no frame can be had: the touch was answered with an error; add memory or a swap area";
       break;
     case MmNotice::Kind::kStrayTouch:
-      what = "a touch outside every session was answered with an error";
-      break;
+      return fmt::format(
+          "a touch of the page at {:#x}, outside every open session, was answered with an error "
+          "({})",
+          n.va, errc_name(n.code));
     case MmNotice::Kind::kSwapFull:
       what = "the swap areas are full; add one with kvctl swapon";
       break;

@@ -53,18 +53,22 @@ void Mm::trace(TraceEvent event, uint64_t a, uint64_t b, uint64_t c) {
 }
 
 void Mm::notice(MmNotice::Kind kind, Errc code, Page& p) {
-  const uint32_t next = (notice_head_ + 1) % kNotices;
-  if (next == notice_tail_) {
-    return;  // the counters have it all the same
-  }
-  MmNotice& n = notices_[notice_head_];
-  n = {kind, code, 0, 0, p.index, 0};
+  MmNotice n{kind, code, 0, 0, p.index, 0};
   for (Vma& v : p.object->vmas()) {
     n.space = v.space->id();
     n.va = v.maps(p.index) ? v.address_of(p.index).value() : 0;
     n.plane = v.plane;
     break;
   }
+  say(n);
+}
+
+void Mm::say(const MmNotice& n) {
+  const uint32_t next = (notice_head_ + 1) % kNotices;
+  if (next == notice_tail_) {
+    return;  // the counters have it all the same
+  }
+  notices_[notice_head_] = n;
   notice_head_ = next;
   if (!untold_) {  // not anew for each of many that nobody reads
     untold_ = true;

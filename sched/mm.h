@@ -211,6 +211,7 @@ class Mm {
   void give_op(PageOp& op);
   void submit_mmu(PageOp& op, MmuOp what);
   void notice(MmNotice::Kind kind, Errc code, Page& p);
+  void say(const MmNotice& n);
   bool held() const { return now_ < hold_until_; }
   void trace(TraceEvent event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0);
 
@@ -238,7 +239,7 @@ class Mm {
   void free_clean_frame(Page& p);
   void poison_wanted(Page& p);
   void unpoison(Page& p);
-  void poison_stray(VirtAddr va, Bytes size);
+  void poison_stray(VirtAddr touched, VirtAddr page, Bytes size);
   void mmu_now(MmuOp what, VirtAddr va, Bytes size);
 
   // wants.cc

@@ -29,12 +29,13 @@ void Mm::attach(AddressSpace& space, Tick now) {
   trace(TraceEvent::session_open, space.id(), space.arena().spec.id, space.spec().lane);
 }
 
-void Mm::poison_stray(VirtAddr va, Bytes size) {
+void Mm::poison_stray(VirtAddr touched, VirtAddr page, Bytes size) {
   if (stray_count_ < kStrays) {
-    strays_[stray_count_] = va;
+    strays_[stray_count_] = page;
   }
   stray_count_ = std::min(stray_count_ + 1, kStrays + 1);
-  mmu_now(MmuOp::kPoison, va, size);
+  say({MmNotice::Kind::kStrayTouch, Errc::kRange, 0, touched.value(), 0, 0});
+  mmu_now(MmuOp::kPoison, page, size);
 }
 
 void Mm::welcome(const Vma& vma) {

@@ -34,13 +34,14 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
     // Outside every session: an error, never bytes.
     MmStats::add(stats_.faults_stray);
     trace(TraceEvent::poison, 0, fault.va.value());
-    poison_stray(VirtAddr(round_down(fault.va.value(), kPageSizeMin.value())), kPageSizeMin);
+    const VirtAddr page(round_down(fault.va.value(), kPageSizeMin.value()));
+    poison_stray(fault.va, page, kPageSizeMin);
     return;
   }
   AddressSpace& space = *vma->space;
   if (space.closing) {  // its pages are being dropped: nothing may be started for it any more
     MmStats::add(stats_.faults_stray);
-    poison_stray(vma->address_of(vma->page_at(fault.va)), vma->page_size);
+    poison_stray(fault.va, vma->address_of(vma->page_at(fault.va)), vma->page_size);
     return;
   }
   Page& p = vma->object->page(vma->page_at(fault.va));

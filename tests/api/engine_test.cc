@@ -89,6 +89,25 @@ TEST_F(Engine, ClosesWithPinsHeld) {
   }
 }
 
+TEST_F(Engine, ATouchOutsideEverySessionIsSaidWithItsAddress) {
+  const Ended e = in_child([&] {
+    World w;
+    ASSERT_KVMM_OK(w.open(with_swap()));
+    ASSERT_NE(w.session(0), nullptr);
+    EXPECT_EQ(signal_of_touch(w.base(1) + 4096 + 77), SIGBUS);
+    printf("touched %p\n", static_cast<void*>(w.base(1) + 4096));  // the kernel tells the page
+    fflush(stdout);
+    EXPECT_KVMM_OK(w.close());  // what is to be said is said by then
+  });
+  EXPECT_CHILD_OK(e);
+  const size_t at = e.out.find("touched 0x");
+  ASSERT_NE(at, std::string::npos) << e.out;
+  const std::string address = e.out.substr(at + 8, e.out.find('\n', at) - at - 8);
+  EXPECT_NE(e.out.find("kvmm: a touch of the page at " + address + ", outside every open session"),
+            std::string::npos)
+      << e.out;
+}
+
 // Writes into a page that the engine itself gave back to the system.
 TEST_F(Engine, DropsMemoryBehindOurBack) {
   const struct {

@@ -246,6 +246,11 @@ TEST(Stray, ATouchOutsideEverySessionIsAnError) {
   w.settle();
   EXPECT_EQ(w.mmu->read(nobody, bytes, 7), SimAccess::kPoisoned);
   EXPECT_EQ(w.mm->stats().faults_stray.load(), 1u);
+  MmNotice said;
+  ASSERT_TRUE(w.mm->take_notice(&said));
+  EXPECT_EQ(said.kind, MmNotice::Kind::kStrayTouch);
+  EXPECT_EQ(said.va, nobody.value());
+  EXPECT_FALSE(w.mm->take_notice(&said)) << "once";
 }
 
 TEST(Running, AResidentRunningSessionLosesNoPageToIdleOnes) {
