@@ -125,7 +125,7 @@ HostMmu::Outcome HostMmu::free(Region&, MapEntry&, Bytes) {
 
 HostMmu::Outcome HostMmu::poison(Region& range, MapEntry& e, Bytes size) {
   const uint64_t va = e.va.value();
-  if (!uffd_ || !uffd_->has(uapi::kFeaturePoison)) {
+  if (!uffd_) {
     return {Errc::kNotSupported};
   }
   if (range.any(va, size.value(), Granule::kFull)) {

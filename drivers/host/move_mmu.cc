@@ -23,7 +23,7 @@ constexpr unsigned char kZeros[kPageSizeMin.value()] = {};
 
 Result<std::unique_ptr<HostMoveMmu>> HostMoveMmu::create(const HostConfig& config) {
   Result<Uffd> uffd =
-      Uffd::open(*config.calls, uapi::kFeatureMove, uapi::kFeaturePoison | uapi::kFeatureThreadId);
+      Uffd::open(*config.calls, uapi::kFeatureMove | uapi::kFeaturePoison, uapi::kFeatureThreadId);
   if (!uffd) {
     return std::move(uffd).error();
   }
@@ -53,7 +53,7 @@ MmuInfo HostMoveMmu::info() const {
   i.granule = kPageSizeMin;
   i.page_size_max = kPageSizeMax;
   i.faults = true;
-  i.poisons = uffd_->has(uapi::kFeaturePoison);
+  i.poisons = true;
   i.kind = FrameKind::kMovable;
   return i;
 }

@@ -208,9 +208,9 @@ HostShareMmu::HostShareMmu(const HostConfig& config, Uffd uffd)
     : FixedFrameMmu(config, std::move(uffd), PROT_READ | PROT_WRITE) {}
 
 Result<std::unique_ptr<HostShareMmu>> HostShareMmu::create(const HostConfig& config) {
-  Result<Uffd> uffd =
-      Uffd::open(*config.calls, uapi::kFeatureMissingShmem | uapi::kFeatureMinorShmem,
-                 uapi::kFeaturePoison | uapi::kFeatureThreadId);
+  Result<Uffd> uffd = Uffd::open(
+      *config.calls, uapi::kFeatureMissingShmem | uapi::kFeatureMinorShmem | uapi::kFeaturePoison,
+      uapi::kFeatureThreadId);
   if (!uffd) {
     return std::move(uffd).error();
   }
@@ -227,7 +227,7 @@ MmuInfo HostShareMmu::info() const {
   i.granule = kPageSizeMin;
   i.page_size_max = kPageSizeMax;
   i.faults = true;
-  i.poisons = uffd_->has(uapi::kFeaturePoison);
+  i.poisons = true;
   i.kind = FrameKind::kShareable;
   i.fixed_frames = true;
   return i;

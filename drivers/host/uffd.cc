@@ -79,6 +79,11 @@ std::string missing_text(uint64_t missing) {
     return "this kernel has no UFFDIO_MOVE (Linux 6.8 and later have it), which movable frames "
            "need; shareable frames work without it: frames=shareable";
   }
+  if ((missing & uapi::kFeaturePoison) != 0) {
+    // Without it a touch of a page that is lost would wait for ever.
+    return "this kernel has no UFFDIO_POISON (Linux 6.6 and later have it), the answer to a touch "
+           "of a page that is lost; frames=pinonly serves engines that pin";
+  }
   return "this kernel's userfaultfd lacks minor faults on shared memory (Linux 5.14 and later "
          "have them), which shareable frames need; frames=pinonly serves engines that pin";
 }

@@ -147,18 +147,18 @@ TEST(UffdOpen, KernelWithoutMinorFaultsOffersPinning) {
   EXPECT_TRUE(HostPinMmu::create(config).ok());
 }
 
-TEST(UffdOpen, PoisonIsOptional) {
+TEST(UffdOpen, KernelWithoutPoisonOffersPinning) {
   FakeKernel kernel;
   kernel.hide_features(uapi::kFeaturePoison);
   HostConfig config;
   config.calls = kernel.calls();
-  const auto mmu = HostMoveMmu::create(config);
-  ASSERT_TRUE(mmu.ok()) << mmu.error().message();
-  EXPECT_FALSE((*mmu)->info().poisons);
-  const Result<AddressRange> range = (*mmu)->reserve(kib(4), kib(4), kib(4));
-  ASSERT_TRUE(range.ok());
-  EXPECT_EQ(run_one(**mmu, MmuOp::kPoison, range->start, FrameAddr(0), kib(4)),
-            Errc::kNotSupported);
+  for (const Error& e :
+       {HostMoveMmu::create(config).error(), HostShareMmu::create(config).error()}) {
+    EXPECT_EQ(e.code, Errc::kNotSupported);
+    EXPECT_NE(e.detail.find("UFFDIO_POISON"), std::string::npos) << e.detail;
+    EXPECT_NE(e.detail.find("frames=pinonly"), std::string::npos) << e.detail;
+  }
+  EXPECT_TRUE(HostPinMmu::create(config).ok()) << "as the text promises";
 }
 
 TEST(UffdOpen, MovableFramesNeedPagemapScan) {
