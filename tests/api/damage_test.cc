@@ -192,9 +192,11 @@ TEST_F(Damage, AStructuredSessionIsToldWhatToComputeAgain) {
     ASSERT_KVMM_OK(kvmm_append(s, nullptr, 64));
     ASSERT_KVMM_OK(kvmm_unpin(pin, nullptr));
     ASSERT_TRUE(w.send_out(0));
+    EXPECT_REFUSED(kvmm_arena_clear(w.arena(), w.base(0) + 1, 10), KVMM_ESEALED, "sealed page");
     ASSERT_EQ(truncate(swap.c_str(), 0), 0);  // somebody empties the file behind us
     ASSERT_EQ(pinned(0), static_cast<uint32_t>(KVMM_PIN_RECOMPUTE));
     ASSERT_KVMM_OK(kvmm_unpin(pin, nullptr));
+    EXPECT_REFUSED(kvmm_arena_clear(w.arena(), w.base(0) + 1, 10), KVMM_ERECOMPUTE, "is gone");
     kvmm_range gone[4] = {};
     size_t count = 0;
     ASSERT_KVMM_OK(kvmm_recompute_ranges(s, gone, 4, &count));
