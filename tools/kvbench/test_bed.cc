@@ -30,10 +30,9 @@ void require(kvmm_status status, const char* what) {
   if (status == KVMM_OK) {
     return;
   }
-  const std::string more = kvmm_last_error();
   throw Failure(
       status == KVMM_EPERMISSION || status == KVMM_ENOTSUPPORTED ? kExitImpossible : kExitFailed,
-      fmt::format("{}: {}{}{}", what, kvmm_status_text(status), more.empty() ? "" : ": ", more));
+      fmt::format("{}: {} ({})", what, kvmm_last_error(), kvmm_status_name(status)));
 }
 
 // KVMM_INIT of C, without a warning about the fields that it leaves 0.

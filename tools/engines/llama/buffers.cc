@@ -46,7 +46,7 @@ namespace {
 
 // The bytes could not be made what the engine was promised: going on would hand it wrong KV.
 [[noreturn]] void stop(const char* what, kvmm_status status) {
-  say("%s: %s. %s", what, kvmm_status_text(status), kvmm_last_error());
+  say("%s: %s (%s)", what, kvmm_last_error(), kvmm_status_name(status));
   std::abort();
 }
 
@@ -96,7 +96,7 @@ void buffer_free(Buffer* buffer) {
   if (memory->kv != nullptr) {
     const kvmm_status status = state.store->release(std::move(memory->kv));
     if (status != KVMM_OK) {
-      say("cannot free a KV cache: %s. %s", kvmm_status_text(status), kvmm_last_error());
+      say("cannot free a KV cache: %s (%s)", kvmm_last_error(), kvmm_status_name(status));
     }
   } else if (memory->plain != nullptr) {
     (void)munmap(memory->plain, memory->length);

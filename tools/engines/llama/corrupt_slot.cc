@@ -40,7 +40,7 @@ void on_bus_error(int) {
 
 bool failed(const char* what, kvmm_status status) {
   if (status != KVMM_OK) {
-    std::fprintf(stderr, "%s: %s. %s\n", what, kvmm_status_text(status), kvmm_last_error());
+    std::fprintf(stderr, "%s: %s (%s)\n", what, kvmm_last_error(), kvmm_status_name(status));
   }
   return status != KVMM_OK;
 }

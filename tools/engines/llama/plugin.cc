@@ -169,7 +169,7 @@ bool open_runtime(Plugin* state) {
       KVMM_RUNTIME_VOLATILE;  // raw pages: nobody could say what they mean in another process
   const kvmm_status status = kvmm_runtime_open(&options, &state->runtime);
   if (status != KVMM_OK) {
-    say("cannot open the runtime: %s. %s", kvmm_status_text(status), kvmm_last_error());
+    say("cannot open the runtime: %s (%s)", kvmm_last_error(), kvmm_status_name(status));
     return false;
   }
   state->store = std::make_unique<KvStore>(state->runtime, state->config);
