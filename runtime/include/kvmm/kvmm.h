@@ -206,8 +206,9 @@ KVMM_API kvmm_status kvmm_arena_reserve(kvmm_arena* arena, uint64_t length, void
  * lane_stride or base that is no multiple of the page size is for raw sessions of ENGINE_FAULTING
  * only, and cannot be pinned: the page that two lanes share belongs to the lane of its first byte.
  * `plane` (may be NULL) receives its number (0, 1, ...). On an error nothing is added. Errors:
- * EINVALID (also: not for structured sessions, and one is open; a lane smaller than a page), ERANGE (not inside a reserved range, over 64 TiB), EEXISTS (over another
- * plane), EBUSY, ENOMEMORY. */
+ * EINVALID (also: not for structured sessions, and one is open; a lane smaller than a page),
+ * ERANGE (not inside a reserved range, over 64 TiB), EEXISTS (over another plane), EBUSY,
+ * ENOMEMORY. */
 KVMM_API kvmm_status kvmm_arena_add_plane(kvmm_arena* arena, const kvmm_plane_options* options,
                                           uint32_t* plane);
 /* Drops every page that lies wholly inside [start, start + length), whatever session owns it;
