@@ -168,6 +168,14 @@ class MmuOps {
     return FrameAddr(0);
   }
 
+  // OPTIONAL, NON-BLOCKING. The 2 MiB frame at `frame`, which nobody uses, will be used as smaller
+  // frames from now on. True: its bytes are as they were; false: they are undefined now. The host
+  // takes its huge page apart here, so that the small frames stay runs of physical memory.
+  virtual bool carve(FrameAddr frame) {
+    (void)frame;
+    return true;
+  }
+
   // REQUIRED, NON-BLOCKING. Returns how many were taken.
   virtual size_t submit(std::span<MmuRequest* const> requests) = 0;
   // OPTIONAL (asynchronous devices), NON-BLOCKING.

@@ -277,9 +277,10 @@ Frame* FramePool::allocate_small(uint32_t cls, bool want_zeroed, uint32_t tenant
 
 Frame* FramePool::carve(Frame* block, uint32_t cls) {
   const uint32_t number = block->block;
-  const bool zeroed = block->zeroed;
-  const uint32_t tenant = block->tenant;
   Block& b = blocks_[number];
+  const bool kept = b.split || mmu_.carve(block->addr);
+  const bool zeroed = block->zeroed && kept;
+  const uint32_t tenant = block->tenant;
   const auto shift = static_cast<uint8_t>(min_shift_ + cls);
   const Bytes size(uint64_t{1} << shift);
   b.shift = shift;

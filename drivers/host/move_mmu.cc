@@ -35,6 +35,11 @@ Result<std::unique_ptr<HostMoveMmu>> HostMoveMmu::create(const HostConfig& confi
   if (Result<void> tested = mmu->self_test(); !tested) {
     return std::move(tested).error();
   }
+  const Result<AddressRange> aside = mmu->reserve(kPageSizeMin, kPageSizeMin, kPageSizeMin);
+  if (!aside) {
+    return aside.error();
+  }
+  mmu->aside_ = aside->start;
   mmu->stats_ = {};
   return mmu;
 }
@@ -225,6 +230,26 @@ HostMmu::Outcome HostMoveMmu::unmap(Region& range, MapEntry& e, Bytes size) {
     look_at_frame(*frames, frame, e);
   }
   return o;
+}
+
+bool HostMoveMmu::carve(FrameAddr frame) {
+  const uint64_t start = frame.value(), page = kPageSizeMin.value();
+  Region* area = frames_.find(start, kHuge);
+  check(area != nullptr && start % kHuge == 0 && area->all(start, kHuge, Granule::kFull),
+        "a free frame of 2 MiB is carved", frame, kHuge);
+  if (area->split(start)) {
+    return true;  // small pages already, whole as they are
+  }
+  for (uint64_t at = start; at < start + kHuge; at += page) {
+    *static_cast<volatile uint64_t*>(reinterpret_cast<void*>(at)) = 1;
+  }
+  Region& aside = *ranges_.find(aside_.value(), page);
+  if (move_page({aside, aside_.value()}, {*area, start}, page, false).ok()) {
+    const Outcome back = move_page({*area, start}, {aside, aside_.value()}, page, false);
+    check(back.ok(), "a page that was put aside comes back", back.code, back.os_error);
+  }  // else the first small move takes it apart
+  area->set_split(start, true);
+  return false;
 }
 
 int HostMoveMmu::fill_holes(uint64_t start, uint64_t length) {

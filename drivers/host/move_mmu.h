@@ -15,6 +15,12 @@
 // at one address does cost its frame. Ranges for 2 MiB pages are MADV_HUGEPAGE, because a fault in
 // any other range leaves a page table behind; the price is 30-40 us more for a write fault.
 //
+// Small frames are cut from huge ones, and a kernel that takes a huge page apart (the first small
+// move does) maps its zero pages to the shared zero page and frees their memory; the next write
+// then gets other memory, page by page: scattered, and outside the frame. So `carve` writes a word
+// to each 4 KiB first and takes the huge page apart itself. Reads of 64 KiB into frames that stayed
+// whole take half the time of reads into scattered ones (docs/measurements/cpu.md).
+//
 // Trouble. EAGAIN and EBUSY are retried a bounded number of times, then everything is moved back
 // and the entry says kBusy. EEXIST with nothing present is a marker: cleared, retried once. A page
 // is never left in two halves; if even the way back fails, the entry says kIo and the book is
@@ -52,6 +58,7 @@ class HostMoveMmu final : public HostMmu {
   Result<FrameArea> create_frames(Bytes size, uint32_t count, NodeId node) override;
   void destroy_frames(const FrameArea& area) override;
   void wake(AddressRange range) override;
+  bool carve(FrameAddr frame) override;
 
   // BLOCKING. Replaces the memory of the 2 MiB frame at `frame` by one fresh huge page of zeros.
   // REQUIRES: the frame is unmapped and nobody else uses it. Errors: kInvalid (no whole huge frame
@@ -80,6 +87,7 @@ class HostMoveMmu final : public HostMmu {
   Result<void> self_test();
 
   const Pagemap pagemap_;
+  VirtAddr aside_;  // constant after create: 4 KiB where `carve` puts a page for a moment
   Mutex frames_mutex_{LockRank::kDevice};  // held to change frames_, and by `rebuild` to search it;
                                            // never during a system call
   RegionMap frames_;                       // searched by serialised callers without the mutex

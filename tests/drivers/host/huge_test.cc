@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Huge frames: what keeps them whole, what splits them, how that is noticed, and the cure.
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -246,6 +247,55 @@ TEST_F(Huge, WorkersRebuildAndChecksumBesideMoves) {
   stop = true;
   worker.join();
   EXPECT_EQ(mmu_->stats().frames_split, 0U);
+}
+
+// Whether the 16 pages of a 64 KiB page are one run of physical memory; needs root.
+bool is_one_run(const std::vector<uint64_t>& pfns) {
+  for (size_t i = 0; i < pfns.size(); ++i) {
+    if (pfns[i] == 0 || pfns[i] != pfns[0] + i) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Physical page numbers behind [start, start + 64 KiB); zeros where there is none, or no right.
+std::vector<uint64_t> pfns_of(VirtAddr start) {
+  std::vector<uint64_t> entries(16);
+  const int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+  const ssize_t n = pread(fd, entries.data(), entries.size() * sizeof(uint64_t),
+                          static_cast<off_t>(start.value() / 4096 * sizeof(uint64_t)));
+  close(fd);
+  EXPECT_EQ(n, static_cast<ssize_t>(entries.size() * sizeof(uint64_t)));
+  for (uint64_t& e : entries) {
+    e = (e >> 63) != 0 ? e & ((uint64_t{1} << 55) - 1) : 0;
+  }
+  return entries;
+}
+
+TEST_F(Huge, SmallFramesOfACarvedOneStayRunsOfPhysicalMemory) {
+  if (geteuid() != 0) {
+    GTEST_SKIP() << "physical page numbers are root's to see";
+  }
+  constexpr Bytes kSmall = kib(64);
+  EXPECT_FALSE(mmu_->carve(area_.base)) << "its bytes are undefined afterwards";
+  EXPECT_FALSE(frame_is_huge(0));
+  EXPECT_TRUE(frame_is_huge(1));
+  const auto before = mmu_->stats().frames_split;
+  for (uint64_t i = 0; i < kHuge / kSmall; ++i) {
+    const FrameAddr frame = area_.base + kSmall * i;
+    const VirtAddr va = range_.start + kSmall * i;
+    std::memset(at<char>(frame), 0, kSmall.value());  // a page that was never written
+    ASSERT_EQ(run_one(*mmu_, MmuOp::kMap, va, frame, kSmall), Errc::kOk);
+    const std::vector<uint64_t> mapped = pfns_of(va);
+    EXPECT_TRUE(is_one_run(mapped)) << "page " << i;
+    std::memset(at<char>(va), 1, kSmall.value());
+    EXPECT_EQ(pfns_of(va), mapped) << "the first write took other memory, page " << i;
+    ASSERT_EQ(run_one(*mmu_, MmuOp::kUnmap, va, frame, kSmall), Errc::kOk);
+  }
+  EXPECT_EQ(mmu_->stats().frames_split, before) << "carved on purpose is not lost";
+  EXPECT_TRUE(mmu_->carve(area_.base)) << "in small pieces already: nothing is written";
+  EXPECT_EQ(*at<char>(area_.base), 1);
 }
 
 }  // namespace

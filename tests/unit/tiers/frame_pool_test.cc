@@ -51,6 +51,35 @@ TEST(Watermarks, OrderIsChecked) {
   EXPECT_EQ((Watermarks{Bytes(1), Bytes(2), Bytes(4)}.validate(Bytes(3)).code()), Errc::kInvalid);
 }
 
+TEST_F(FramePoolTest, ABlockIsCarvedOnceAndItsBytesAreWhatTheDeviceSays) {
+  make(1, true);
+  mmu_.keeps_carved = false;
+  Frame* f = pool_->allocate(kSmall, true, kA);
+  ASSERT_NE(f, nullptr);
+  EXPECT_EQ(mmu_.carves, 1);
+  EXPECT_FALSE(f->zeroed) << "the device has written to it";
+  EXPECT_EQ(pool_->class_stats(kSmall).zeroed, 0u);
+  pool_->scrubbed(*f, kA);
+  pool_->free(*f, true);  // the block is free again, and still in small pieces
+  f = pool_->allocate(kSmall, true, kA);
+  EXPECT_EQ(mmu_.carves, 1);
+  pool_->free(*f, true);
+  Frame* block = pool_->take_to_rebuild();
+  ASSERT_NE(block, nullptr);
+  pool_->put_back(*block, true);  // one piece again
+  f = pool_->allocate(kSmall, true, kB);
+  EXPECT_EQ(mmu_.carves, 2);
+  pool_->free(*f, false);
+}
+
+TEST_F(FramePoolTest, ADeviceThatKeepsTheBytesKeepsTheZeros) {
+  make(1, true);
+  Frame* f = pool_->allocate(kSmall, true, kA);
+  EXPECT_EQ(mmu_.carves, 1);
+  EXPECT_TRUE(f->zeroed);
+  pool_->free(*f, true);
+}
+
 TEST(Watermarks, EdgesAreExact) {
   const Watermarks w{Bytes(10), Bytes(20), Bytes(30)};
   EXPECT_TRUE(w.below_min(Bytes(9)));

@@ -36,9 +36,15 @@ class AddressMmu : public MmuOps {
     return FrameArea{FrameAddr(uint64_t{1} << 40), size, count, FrameKind::kMovable, 1};
   }
   void destroy_frames(const FrameArea&) override { --areas; }
+  bool carve(FrameAddr) override {
+    ++carves;
+    return keeps_carved;
+  }
   size_t submit(std::span<MmuRequest* const>) override { return 0; }
 
   bool fixed = false;
+  bool keeps_carved = true;  // what `carve` answers
+  int carves = 0;
   Errc fail = Errc::kOk;
   NodeId asked_node;
   int areas = 0;  // created and not destroyed
