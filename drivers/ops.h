@@ -251,6 +251,11 @@ class BlockOps {
   virtual void poll() = 0;
   // OPTIONAL.
   virtual int event_fd() const { return -1; }
+  // OPTIONAL, NON-BLOCKING. The owner is about to sleep on event_fd(). True: do not, something has
+  // finished already. From its first call on a device may leave the descriptor alone between a poll
+  // and the next call, which spares one system call or two for each completion of a busy owner; an
+  // owner that never calls it is told of everything.
+  virtual bool arm() { return false; }
   // OPTIONAL, BLOCKING. Grows (never shrinks) the device. Errors: kNotSupported, kNoSpace, kIo.
   virtual Result<void> resize(Bytes capacity) {
     (void)capacity;

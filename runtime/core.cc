@@ -13,6 +13,18 @@
 
 namespace kvmm {
 
+namespace {
+
+// Pages that the core thread maps before it looks for faults again. Several devices tell of all
+// their reads at once, when they have run out of them: while one page is mapped, the thread that
+// waited for the last one runs and asks for the next, and the device should have that at once.
+constexpr uint32_t kPagesAStep = 2;
+
+// The mm_ that this thread is stepping: what it pushes to its own queue meanwhile it pops itself.
+thread_local const void* stepping = nullptr;
+
+}  // namespace
+
 struct Core::Query {
   const std::function<void(Mm&)>* fn = nullptr;
   Query* next = nullptr;
@@ -39,7 +51,13 @@ Result<std::unique_ptr<Core>> Core::create(const Parts& parts) {
   deps.notice_time = parts.notice_time;
   core->mm_ = std::make_unique<Mm>(deps, core->config_);
   parts.completions->set_notifier(
-      [](void* context) noexcept { static_cast<Core*>(context)->wake(); }, core.get());
+      [](void* context) noexcept {
+        auto* self = static_cast<Core*>(context);
+        if (stepping != self->mm_.get()) {
+          self->wake();
+        }
+      },
+      core.get());
   return core;
 }
 
@@ -73,8 +91,17 @@ void Core::stop() {
 }
 
 void Core::wake() noexcept {
-  const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof one);  // full: it is awake
+  woken_.store(true);
+  if (asleep_.load()) {
+    const uint64_t one = 1;
+    [[maybe_unused]] const ssize_t n = write(wake_fd_, &one, sizeof one);  // full: it is awake
+  }
+}
+
+void Core::step_now(Tick now, bool with_io, uint32_t pages_max) {
+  stepping = mm_.get();
+  mm_->step(now, with_io, pages_max);
+  stepping = nullptr;
 }
 
 void Core::step() {
@@ -82,7 +109,7 @@ void Core::step() {
   // it, and cancels it if that thread ends. A thread of the engine may do anything, also wait in
   // write(2) for the very page.
   const bool with_io = !running_.load(std::memory_order_relaxed);
-  mm_->step(now(), with_io);
+  step_now(now(), with_io, UINT32_MAX);
   const Tick due = mm_->next_due();
   const bool sooner = due != Tick(0) && (armed_ == Tick(0) || due < armed_);
   if (!with_io && (mm_->io_waits() || sooner)) {
@@ -152,55 +179,78 @@ bool Core::take_faults() {
   std::array<FaultEvent, 32> events;
   const size_t n = parts_.tiers->fastest().mmu().read_faults(events);
   const Tick t = now();
+  stepping = mm_.get();  // a step follows
   for (size_t i = 0; i < n; ++i) {
     mm_->handle_fault(events[i], t);
   }
+  stepping = nullptr;
   return n == events.size();
 }
 
 void Core::run() {
   std::array<pollfd, 3 + SwapSpace::kAreasMax> fds{};
-  while (!stop_.load(std::memory_order_relaxed)) {
+  parts_.data->helper_started();
+  while (true) {
+    (void)woken_.exchange(false);  // before looking at everything that it may stand for
+    if (stop_.load()) {
+      break;
+    }
     size_t n = 0;
     Tick due;
+    bool idle = true;
     {
       MutexLock l(lock_);
-      bool more = take_faults();
-      mm_->step(now());
-      while (more) {
+      for (bool more = true; more;) {
         more = take_faults();
-        mm_->step(now());
+        step_now(now(), true, kPagesAStep);
       }
       run_queries();
       due = mm_->next_due();
       armed_ = due;
-      const MmuOps& mmu = parts_.tiers->fastest().mmu();
-      fds[n++] = {wake_fd_, POLLIN, 0};
-      for (const int fd : {mmu.fault_fd(), mmu.event_fd()}) {
-        if (fd >= 0) {
-          fds[n++] = {fd, POLLIN, 0};
+      idle = parts_.completions->empty() && !mm_->has_ready() && !parts_.data->help_wanted();
+      if (idle) {
+        const MmuOps& mmu = parts_.tiers->fastest().mmu();
+        fds[n++] = {wake_fd_, POLLIN, 0};
+        for (const int fd : {mmu.fault_fd(), mmu.event_fd()}) {
+          if (fd >= 0) {
+            fds[n++] = {fd, POLLIN, 0};
+          }
         }
-      }
-      for (const auto& area : swap_.areas()) {
-        const int fd = area->block().event_fd();
-        if (fd >= 0 && n < fds.size()) {
-          fds[n++] = {fd, POLLIN, 0};
+        for (const auto& area : swap_.areas()) {
+          idle = idle && !area->block().arm();
+          const int fd = area->block().event_fd();
+          if (fd >= 0 && n < fds.size()) {
+            fds[n++] = {fd, POLLIN, 0};
+          }
         }
       }
       after_step();
     }
-    timespec timeout{};
-    const Tick t = now();
-    if (due > t) {
-      timeout.tv_sec = static_cast<time_t>((due - t).value() / 1'000'000'000u);
-      timeout.tv_nsec = static_cast<long>((due - t).value() % 1'000'000'000u);
+    if (idle) {
+      wait_for_events(std::span(fds).first(n), due);
+    } else {
+      parts_.data->help();
     }
-    const int ready = ppoll(fds.data(), n, due == Tick(0) ? nullptr : &timeout, nullptr);
+  }
+  parts_.data->helper_stopped();
+}
+
+void Core::wait_for_events(std::span<pollfd> fds, Tick due) {
+  timespec timeout{};
+  const Tick t = now();
+  if (due > t) {
+    timeout.tv_sec = static_cast<time_t>((due - t).value() / 1'000'000'000u);
+    timeout.tv_nsec = static_cast<long>((due - t).value() % 1'000'000'000u);
+  }
+  asleep_.store(true);
+  if (!woken_.load()) {
+    const int ready = ppoll(fds.data(), fds.size(), due == Tick(0) ? nullptr : &timeout, nullptr);
     if (ready > 0 && (fds[0].revents & POLLIN) != 0) {
       uint64_t count = 0;
       [[maybe_unused]] const ssize_t got = read(wake_fd_, &count, sizeof count);
     }
   }
+  asleep_.store(false, std::memory_order_relaxed);
 }
 
 }  // namespace kvmm

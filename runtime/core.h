@@ -15,9 +15,12 @@
 // Thread safety: any thread. Lock: kCore.
 #pragma once
 
+#include <poll.h>
+
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <span>
 #include <thread>
 
 #include "runtime/base/lock.h"
@@ -32,7 +35,7 @@ class Core {
     Platform platform;
     TierTable* tiers = nullptr;
     Tick notice_time;  // see Mm::Deps
-    DataOps* data = nullptr;
+    DataWorkers* data = nullptr;
     TraceRing* trace = nullptr;
     CompletionQueue* completions = nullptr;
   };
@@ -68,13 +71,16 @@ class Core {
   // Readable when the memory manager has something to say (Mm::take_notice).
   int notice_fd() const { return notice_fd_; }
 
-  // Completion queue's wake-up: any thread.
+  // The core thread looks at everything once more before it sleeps: any thread, costs a system call
+  // only if it does sleep.
   void wake() noexcept;
 
  private:
   struct Query;
   explicit Core(const Parts& parts);
   void run();
+  void step_now(Tick now, bool with_io, uint32_t pages_max) KVMM_REQUIRES(lock_);
+  void wait_for_events(std::span<pollfd> fds, Tick due);
   void after_step() KVMM_REQUIRES(lock_);
   void run_queries() KVMM_REQUIRES(lock_);
   bool take_faults() KVMM_REQUIRES(lock_);
@@ -91,6 +97,10 @@ class Core {
   std::atomic<Query*> queries_{nullptr};  // lock-free stack: readers push, the core takes all
   std::atomic<bool> stop_{false};
   std::atomic<bool> running_{false};
+  // The core thread sets asleep_, then reads woken_; who wakes it sets woken_, then reads asleep_:
+  // one of the two sees the other's, and a core thread that is awake costs nobody a system call.
+  std::atomic<bool> asleep_{false};
+  std::atomic<bool> woken_{false};
   uint32_t waiters_ KVMM_GUARDED_BY(lock_) = 0;
   Tick armed_ KVMM_GUARDED_BY(lock_);  // when the core thread wakes by itself; 0: it does not
   std::thread thread_;

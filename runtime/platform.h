@@ -18,14 +18,26 @@
 
 namespace kvmm {
 
+// Data work on the side. The thread that steps the core may help with it between two steps.
+class DataWorkers : public DataOps {
+ public:
+  // The calling thread is the one that helps, from now on or no more.
+  virtual void helper_started() noexcept {}
+  virtual void helper_stopped() noexcept {}
+  // Whether anything is queued that a worker has not taken yet.
+  virtual bool help_wanted() const noexcept { return false; }
+  // Runs the oldest request if it is a short one. False: there is none.
+  virtual bool help() { return false; }
+};
+
 // Who steps the core, and where work on page bytes runs.
 class Executor {
  public:
   virtual ~Executor() = default;
   // True: `Core` starts a thread of its own, and waiting is sleeping.
   virtual bool threaded() const = 0;
-  // Data work of `inline_ops` on up to `workers` threads (or the same object, if there are none).
-  virtual std::unique_ptr<DataOps> workers(DataOps& inline_ops, uint32_t workers) = 0;
+  // Data work of `inline_ops` on up to `workers` threads.
+  virtual std::unique_ptr<DataWorkers> workers(DataOps& inline_ops, uint32_t workers) = 0;
   // Not threaded: lets virtual time pass until something may have happened. False: nothing ever
   // will.
   virtual bool pass_time() { return false; }

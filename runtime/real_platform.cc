@@ -25,7 +25,7 @@ class MonotonicClock final : public Clock {
 class ThreadExecutor final : public Executor {
  public:
   bool threaded() const override { return true; }
-  std::unique_ptr<DataOps> workers(DataOps& inline_ops, uint32_t workers) override {
+  std::unique_ptr<DataWorkers> workers(DataOps& inline_ops, uint32_t workers) override {
     return std::make_unique<WorkerData>(inline_ops, workers);
   }
 };

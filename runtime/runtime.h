@@ -115,7 +115,7 @@ class Runtime {
   RuntimeConfig config_;
   DriverRegistry registry_;
   std::unique_ptr<Device> memory_;
-  std::unique_ptr<DataOps> data_;
+  std::unique_ptr<DataWorkers> data_;
   std::unique_ptr<TierTable> tiers_;
   std::unique_ptr<TraceRing> trace_;
   CompletionQueue completions_;

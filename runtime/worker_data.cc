@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/worker_data.h"
 
+#include <sched.h>
+
 #include <algorithm>
 
 #include "runtime/thread.h"
 
 namespace kvmm {
+namespace {
+
+// The longest request that the core thread takes: some 10 us, which a fault can wait.
+constexpr Bytes kHelpMax = kib(256);
+
+}  // namespace
 
 WorkerData::WorkerData(DataOps& inline_ops, uint32_t threads) : inline_ops_(inline_ops) {
   try {
@@ -34,6 +42,7 @@ void WorkerData::stop() {
 }
 
 size_t WorkerData::submit(std::span<DataRequest* const> requests) {
+  size_t wanted = 0;
   {
     MutexLock l(lock_);
     for (DataRequest* r : requests) {
@@ -41,26 +50,78 @@ size_t WorkerData::submit(std::span<DataRequest* const> requests) {
       (tail_ != nullptr ? tail_->next : head_) = r;
       tail_ = r;
     }
+    queued_ += requests.size();
+    look_at_first();
+    const bool helps = helper_.load(std::memory_order_relaxed) == std::this_thread::get_id() &&
+                       short_first_.load(std::memory_order_relaxed);
+    wanted = std::min(sleeping_, queued_ - (helps ? 1 : 0));
   }
-  wake_.notify_one();
+  for (; wanted != 0; --wanted) {
+    wake_.notify_one();
+  }
   return requests.size();
 }
 
+DataRequest* WorkerData::pop() {
+  auto* r = static_cast<DataRequest*>(head_);
+  head_ = r->next;
+  tail_ = head_ == nullptr ? nullptr : tail_;
+  r->next = nullptr;
+  --queued_;
+  look_at_first();
+  return r;
+}
+
+void WorkerData::look_at_first() {
+  short_first_.store(head_ != nullptr && static_cast<DataRequest*>(head_)->length <= kHelpMax,
+                     std::memory_order_relaxed);
+}
+
+void WorkerData::helper_started() noexcept {
+  helper_.store(std::this_thread::get_id(), std::memory_order_relaxed);
+}
+
+void WorkerData::helper_stopped() noexcept {
+  helper_.store(std::thread::id(), std::memory_order_relaxed);
+  MutexLock l(lock_);
+  wake_.notify_all();  // what it would have done
+}
+
+bool WorkerData::help_wanted() const noexcept {
+  return short_first_.load(std::memory_order_relaxed);
+}
+
+bool WorkerData::help() {
+  DataRequest* r = nullptr;
+  {
+    MutexLock l(lock_);
+    if (!short_first_.load(std::memory_order_relaxed)) {
+      return false;  // none, or a long one, which a worker was woken for
+    }
+    r = pop();
+  }
+  inline_ops_.submit(std::span<DataRequest* const>(&r, 1));
+  return true;
+}
+
 void WorkerData::run() {
+  // A batch thread takes an idle core, but never the core of who wakes it: the core thread has the
+  // first page to map while this one checksums the second.
+  const sched_param none{};
+  (void)sched_setscheduler(0, SCHED_BATCH, &none);  // needs no right; a refusal only costs time
   while (true) {
     DataRequest* r = nullptr;
     {
       MutexLock l(lock_);
       while (head_ == nullptr && !stop_) {
+        ++sleeping_;
         wake_.wait(lock_);
+        --sleeping_;
       }
       if (head_ == nullptr) {
         return;  // stopped, and everything is done
       }
-      r = static_cast<DataRequest*>(head_);
-      head_ = r->next;
-      tail_ = head_ == nullptr ? nullptr : tail_;
-      r->next = nullptr;
+      r = pop();
     }
     inline_ops_.submit(std::span<DataRequest* const>(&r, 1));  // pushes to the core's queue
   }

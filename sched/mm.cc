@@ -37,7 +37,8 @@ Mm::Mm(const Deps& deps, MmConfig& config)
 
 Mm::~Mm() {
   check(spaces_.empty(), "sessions are closed before the memory manager goes");
-  check(ops_in_flight_ == 0, "no operation is in flight when the memory manager goes");
+  check(ops_in_flight_ == 0 && ready_.empty(),
+        "no operation is in flight when the memory manager goes");
   free_ops_.clear();
 }
 
@@ -92,7 +93,7 @@ bool Mm::take_notice(MmNotice* out) {
 
 // ------------------------------------------------------------------------------------ the step
 
-void Mm::step(Tick now, bool with_io) {
+void Mm::step(Tick now, bool with_io, uint32_t pages_max) {
   now_ = now;
   next_due_ = Tick(0);
   ++step_number_;
@@ -108,6 +109,11 @@ void Mm::step(Tick now, bool with_io) {
     }
     while (Request* r = completions_->pop()) {
       complete(*r);
+    }
+    for (; pages_max != 0 && !ready_.empty(); --pages_max) {
+      PageOp& op = ready_.front();
+      ready_.pop_front();
+      finish_data(op);
     }
     if (!retry_.empty()) {
       PageList again;
@@ -135,7 +141,7 @@ void Mm::step(Tick now, bool with_io) {
   flush_io(with_io);
   answer_hopeless();
   Tick soon;
-  if (!completions_->empty() || !retry_.empty()) {
+  if (!completions_->empty() || !ready_.empty() || !retry_.empty()) {
     soon = now + micros(100);
   } else if (!fenced_.empty() || !waiting_.empty() || !waiting_urgent_.empty()) {
     soon = now + millis(1);
@@ -175,19 +181,7 @@ void Mm::complete(Request& r) {
         }
         return;
       }
-      if (op.error == Errc::kOk) {
-        for (uint32_t i = 0; i < op.chunks_used; ++i) {
-          if (&op.chunks[i].io == &io) {
-            submit_checksum(op, i);
-            return;
-          }
-        }
-        check(false, "an I/O belongs to a chunk of its operation");
-      }
-      if (op.outstanding == 0) {
-        finish_read(op);
-      }
-      return;
+      return io_arrived(op, io);
     }
     case RequestKind::kPageData: {
       auto& op = *static_cast<PageOp*>(r.owner);
@@ -195,17 +189,10 @@ void Mm::complete(Request& r) {
       if (r.result != Errc::kOk && op.error == Errc::kOk) {
         op.error = r.result;
       }
-      if (op.outstanding != 0) {
-        return;
+      if (op.outstanding == 0) {
+        ready_.push_back(op);
       }
-      switch (op.event) {
-        case PageEvent::kFill:
-          return finish_fill(op);
-        case PageEvent::kCheck:
-          return finish_check(op);
-        default:
-          return finish_read(op);
-      }
+      return;
     }
     case RequestKind::kPoisonStray:
       give_op(*static_cast<PageOp*>(r.owner));
@@ -223,6 +210,18 @@ void Mm::complete(Request& r) {
       return;
   }
   check(false, "a completion has a known kind", r.kind, 0);
+}
+
+// All bytes of an operation have been worked on.
+void Mm::finish_data(PageOp& op) {
+  switch (op.event) {
+    case PageEvent::kFill:
+      return finish_fill(op);
+    case PageEvent::kCheck:
+      return finish_check(op);
+    default:
+      return finish_read(op);
+  }
 }
 
 // ------------------------------------------------------------------------------------ advance
@@ -425,11 +424,9 @@ void Mm::flush_io(bool devices) {
   }
 }
 
+// At the end of the round, with all others of it: workers are woken once for them.
 void Mm::push_data(DataRequest& r) {
-  DataRequest* one = &r;
-  if (!data_waiting_.empty() || data_->submit(std::span<DataRequest* const>(&one, 1)) == 0) {
-    data_waiting_.push_back(&r);
-  }
+  data_waiting_.push_back(&r);
 }
 
 void Mm::check_invariants() {

@@ -101,8 +101,12 @@ class Mm {
   // `with_io` false: swap devices are left alone, and `io_waits` says whether they are needed. For
   // threads of the engine: a kernel may finish I/O only in the thread that submitted it, once that
   // thread leaves the kernel; and a thread in write(2) of a missing page leaves it after the fault.
-  void step(Tick now, bool with_io = true);
+  // After `pages_max` pages that became ready it returns although more may be: for a caller that
+  // looks at faults in between, so that devices get their next reads while pages are being mapped.
+  void step(Tick now, bool with_io = true, uint32_t pages_max = UINT32_MAX);
   bool io_waits() const;
+  // Whether the last step left pages that are ready to be mapped.
+  bool has_ready() const { return !ready_.empty(); }
   // When step wants to be called again although nothing completes: Tick(0): not at all.
   Tick next_due() const { return next_due_; }
   // Operations in flight or waiting.
@@ -198,6 +202,7 @@ class Mm {
 
   // mm.cc
   void complete(Request& r);
+  void finish_data(PageOp& op);
   void advance(Page& p);
   void settle(Page& p);
   void pump_waiting();
@@ -229,7 +234,8 @@ class Mm {
   void finish_write(PageOp& op);
   void finish_read(PageOp& op);
   void read_failed(PageOp& op, Errc why);
-  void submit_checksum(PageOp& op, uint32_t chunk);
+  void submit_parts(PageOp& op, DataOp what, Bytes begin, Bytes end);
+  void io_arrived(PageOp& op, const BlockRequest& io);
   void plan_chunks(PageOp& op, BlockOp what, uint64_t offset, Bytes length_max);
   bool get_frame(Page& p, bool want_zeroed);
   void release_frame(Page& p);
@@ -326,7 +332,9 @@ class Mm {
   // Guarded by the core lock.
   std::vector<PageOp> ops_;
   PageOpList free_ops_;
+  PageOpList ready_;  // their bytes have been worked on, the page is next
   uint32_t ops_in_flight_ = 0;
+  Bytes reading_;                      // pages whose reads the devices have not finished
   PageList waiting_urgent_, waiting_;  // for a frame or an operation
   PageList retry_;                     // EBUSY: tried again at the next step
   // By size class: pages that wait urgently for a frame; pages on their way out.

@@ -23,31 +23,30 @@ void Mm::begin_check(Page& p) {
   }
   p.apply(PageEvent::kCheck);
   p.hook.unlink();
-  op->chunks_used = 1;
-  op->chunks[0].io.length = p.object->page_size();
-  submit_checksum(*op, 0);
+  submit_parts(*op, DataOp::kChecksum, Bytes(0), p.object->page_size());
 }
 
-// Digests of chunk `i` of the page's frame, into the operation's list.
-void Mm::submit_checksum(PageOp& op, uint32_t i) {
+// Work on [begin, end) of the page's frame, in parts that several workers can share. Digests go to
+// their places in the operation's list. REQUIRES: begin is a multiple of the page's part.
+void Mm::submit_parts(PageOp& op, DataOp what, Bytes begin, Bytes end) {
   Page& p = *op.page;
-  uint64_t before = 0;
-  for (uint32_t k = 0; k < i; ++k) {
-    before += op.chunks[k].io.length.value();
+  const uint64_t size = p.object->page_size().value();
+  const uint64_t part = std::max(kPartMin.value(), size / kChunksMax);
+  check(begin.value() % part == 0, "parts of a page begin where others end", begin, part);
+  for (uint64_t at = begin.value(); at < end.value(); at += part) {
+    DataRequest& d = op.chunks[at / part].sum;
+    d = DataRequest();
+    d.queue = completions_;
+    d.owner = &op;
+    d.kind = static_cast<uint32_t>(RequestKind::kPageData);
+    d.op = what;
+    d.addr = p.frame->addr + Bytes(at);
+    d.length = Bytes(std::min(part, end.value() - at));
+    const size_t pieces = (d.length.value() + kPieceSize.value() - 1) / kPieceSize.value();
+    d.digests = std::span(op.digests).subspan(at / kPieceSize.value(), pieces);
+    ++op.outstanding;
+    push_data(d);
   }
-  DataRequest& d = op.chunks[i].sum;
-  d = DataRequest();
-  d.queue = completions_;
-  d.owner = &op;
-  d.kind = static_cast<uint32_t>(RequestKind::kPageData);
-  d.op = DataOp::kChecksum;
-  d.addr = p.frame->addr + Bytes(before);
-  d.length = op.chunks[i].io.length;
-  const size_t first = before / kPieceSize.value();
-  const size_t pieces = (d.length.value() + kPieceSize.value() - 1) / kPieceSize.value();
-  d.digests = std::span(op.digests).subspan(first, pieces);
-  ++op.outstanding;
-  push_data(d);
 }
 
 void Mm::finish_check(PageOp& op) {
@@ -228,8 +227,24 @@ void Mm::begin_read(Page& p) {
   const Backing at = pager_->backing(SlotId(p.slot));
   plan_chunks(*op, BlockOp::kRead, at.offset, at.length_max);
   op->outstanding = op->chunks_used;
+  op->io_left = op->chunks_used;
+  reading_ += p.object->page_size();
   for (uint32_t i = 0; i < op->chunks_used; ++i) {
     push_io(*at.device, op->chunks[i].io);
+  }
+}
+
+// A piece of a page has been read: its checksum is next, and the device may have another page.
+void Mm::io_arrived(PageOp& op, const BlockRequest& io) {
+  Page& p = *op.page;
+  if (--op.io_left == 0) {
+    reading_ -= p.object->page_size();
+  }
+  if (op.error == Errc::kOk) {
+    const Bytes begin(reinterpret_cast<uint64_t>(io.data) - p.frame->addr.value());
+    submit_parts(op, DataOp::kChecksum, begin, begin + io.length);
+  } else if (op.outstanding == 0) {
+    finish_read(op);
   }
 }
 

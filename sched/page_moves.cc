@@ -162,16 +162,7 @@ void Mm::begin_fill(Page& p) {
     finish_fill(*op);
     return;
   }
-  DataRequest& d = op->chunks[0].sum;
-  d = DataRequest();
-  d.queue = completions_;
-  d.owner = op;
-  d.kind = static_cast<uint32_t>(RequestKind::kPageData);
-  d.op = DataOp::kZero;
-  d.addr = p.frame->addr;
-  d.length = p.object->page_size();
-  ++op->outstanding;
-  push_data(d);
+  submit_parts(*op, DataOp::kZero, Bytes(0), p.object->page_size());
 }
 
 void Mm::finish_fill(PageOp& op) {

@@ -3,8 +3,8 @@
 // One operation on one page that a device or a worker carries out: fill, map, unmap, check, write,
 // read. All are taken from a pool made at start, so that the fault path allocates nothing.
 //
-//   read:  chunk 0 [ I/O ......][ checksum ]
-//          chunk 1    [ I/O ......][ checksum ]     checksums overlap the I/O of the next chunk
+//   read:  chunk 0 [ I/O ......][ checksum | checksum | ... ]    parts, side by side
+//          chunk 1    [ I/O ......][ checksum | ... ]     which overlap the I/O of the next chunk
 //          ...                        verify: one digest over the list and the identity
 //
 // Thread safety: guarded by the core lock; devices own the requests in flight (drivers/request.h).
@@ -22,6 +22,9 @@
 namespace kvmm {
 
 inline constexpr uint32_t kChunksMax = 8;
+// Checksums and zeroing of a page are cut into as many requests as there are data workers to share
+// them: up to kChunksMax, of this size at least.
+inline constexpr Bytes kPartMin = kPieceSize;
 inline constexpr uint32_t kEntriesMax = 8;
 
 // What a request in the core's completion queue belongs to (Request::kind).
@@ -47,6 +50,7 @@ struct PageOp {
   Tick started;
   PageEvent event = PageEvent::kFill;  // what began it
   uint8_t outstanding = 0;             // requests in flight
+  uint8_t io_left = 0;                 // of these, reads of the device
   uint8_t chunks_used = 0;
   uint8_t entries_used = 0;
   Errc error = Errc::kOk;

@@ -110,10 +110,12 @@ bool Mm::step_prefetch_job(PrefetchJob& j) {
     Object& o = *vma.object;
     const auto r = space.pages_of_tokens(j.plane, j.a, j.b);
     const uint32_t end = std::min(r.end, o.used_end());
-    const uint64_t depth = std::max<uint64_t>(
-        2, config_.prefetch_window.load(std::memory_order_relaxed) / o.page_size().value());
+    const Bytes window(std::max<uint64_t>(config_.prefetch_window.load(std::memory_order_relaxed),
+                                          2 * o.page_size().value()));
     for (; j.page < end; ++j.page) {
-      if (ops_in_flight_ >= std::min<uint64_t>(depth, kOps / 2) || !waiting_.empty()) {
+      // Only what the devices are at counts: pages that are being verified and mapped keep no
+      // device busy, and one that runs out of reads stands still until somebody looks.
+      if (reading_ + o.page_size() > window || ops_in_flight_ >= kOps / 2 || !waiting_.empty()) {
         return false;
       }
       Page& p = o.page(j.page);

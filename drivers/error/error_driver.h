@@ -90,6 +90,7 @@ class ErrorBlock final : public BlockOps {
   size_t submit(std::span<BlockRequest* const> requests) override;
   void poll() override;
   int event_fd() const override { return below_.event_fd(); }
+  bool arm() override { return below_.arm(); }
   Result<void> resize(Bytes capacity) override { return below_.resize(capacity); }
 
   // Returns the rule's number. A stale rule remembers, from now on, what writes in its range

@@ -196,6 +196,9 @@ size_t Uffd::read_faults(std::span<FaultEvent> out) const {
       e.write = (m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0;
       e.thread = has(uapi::kFeatureThreadId) ? m.arg.pagefault.feat.ptid : 0;
     }
+    if (static_cast<size_t>(got) < room * sizeof(uffd_msg)) {
+      break;  // that was all: a second read would only say so
+    }
   }
   return n;
 }

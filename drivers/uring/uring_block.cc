@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -322,9 +323,13 @@ void UringBlock::ring_failed(int os_error) {
 }
 
 void UringBlock::poll() {
-  eventfd_t ticks = 0;
-  // Before the reaping: a completion that comes in between leaves the descriptor readable.
-  (void)eventfd_read(event_fd_, &ticks);
+  if (!arms_) {
+    eventfd_t ticks = 0;
+    // Before the reaping: a completion that comes in between leaves the descriptor readable.
+    (void)eventfd_read(event_fd_, &ticks);
+  } else if (io_uring_cq_eventfd_enabled(&ring_)) {
+    check(io_uring_cq_eventfd_toggle(&ring_, false) == 0, "ticks can be switched off");
+  }
   io_uring_cqe* cqe = nullptr;
   while (io_uring_peek_cqe(&ring_, &cqe) == 0) {
     const auto slot = static_cast<uint32_t>(io_uring_cqe_get_data64(cqe));
@@ -337,6 +342,17 @@ void UringBlock::poll() {
   if (!queued_.empty()) {
     push_batch();
   }
+}
+
+bool UringBlock::arm() {
+  arms_ = true;
+  eventfd_t ticks = 0;
+  (void)eventfd_read(event_fd_, &ticks);
+  check(io_uring_cq_eventfd_toggle(&ring_, true) == 0, "ticks can be switched on");
+  // The kernel publishes a completion, then looks whether ticks are on, with a full barrier in
+  // between; here it is the other way round: one of the two sees the other.
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return io_uring_cq_ready(&ring_) != 0 || !queued_.empty();
 }
 
 void UringBlock::complete(uint32_t slot, int32_t res) {

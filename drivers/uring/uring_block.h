@@ -53,6 +53,7 @@ class UringBlock final : public BlockOps {
   size_t submit(std::span<BlockRequest* const> requests) override;
   void poll() override;
   int event_fd() const override { return event_fd_; }
+  bool arm() override;
   Result<void> resize(Bytes capacity) override { return file_->grow(capacity); }
 
  private:
@@ -85,6 +86,7 @@ class UringBlock final : public BlockOps {
   std::vector<uint32_t> queued_;  // slots whose SQE the kernel has not taken yet, oldest first
   int ring_error_ = 0;            // errno that ended the ring, or 0
   bool discard_refused_ = false;
+  bool arms_ = false;  // the owner calls arm() before it sleeps: no ticks in between
 };
 
 }  // namespace kvmm

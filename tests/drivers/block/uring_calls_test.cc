@@ -6,7 +6,6 @@
 #include <liburing.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
@@ -17,7 +16,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <thread>
 
 #include "drivers/uring/uring_driver.h"
 #include "tests/drivers/block/block_rig.h"
@@ -435,21 +433,6 @@ TEST_F(UringCallsTest, OneSystemCallABatch) {
   for (size_t i = 0; i < r.size(); ++i) {
     rig_.wait();
   }
-}
-
-TEST_F(UringCallsTest, TheDescriptorIsReadableOnlyWhenThereIsSomething) {
-  build(calls_);
-  pollfd p{rig_.block().event_fd(), POLLIN, 0};
-  rig_.block().poll();  // the first read's tick
-  EXPECT_EQ(::poll(&p, 1, 0), 0);
-  Buffer b(4096, 1);
-  BlockRequest r = rig_.request(BlockOp::kWrite, &b, 0, 4096);
-  BlockRequest* one = &r;
-  ASSERT_EQ(rig_.block().submit({&one, 1}), 1u);
-  EXPECT_EQ(::poll(&p, 1, 20'000), 1);
-  rig_.block().poll();
-  EXPECT_EQ(rig_.queue.pop(), &r);
-  EXPECT_EQ(::poll(&p, 1, 0), 0);
 }
 
 // ----------------------------------------------------------------------------- refused for real
