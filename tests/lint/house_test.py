@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -130,6 +131,54 @@ class Packages(InAFolder):
         done = self.shell([], root=True, apt_status=100)
         self.assertEqual(done.returncode, 1)
         self.assertIn("could not install", done.stderr)
+
+
+class ToolsTest(InAFolder):
+    """tools/test with a dpkg that knows nothing and an apt-get that fails: it goes no further than that."""
+
+    def run_it(self, root):
+        for name, text in {
+            "dpkg-query": "exit 1",
+            "apt-get": f'echo "$@" >>{self.folder}/apt.log; exit 100',
+            "id": f"echo {0 if root else 1000}",
+            "cmake": f"touch {self.folder}/went-on; exit 1",
+        }.items():
+            os.chmod(self.write(f"bin/{name}", f"#!/bin/bash\n{text}\n"), 0o755)
+        environment = {
+            **os.environ,
+            "PATH": os.path.join(self.folder, "bin") + ":" + os.environ["PATH"],
+            "XDG_CACHE_HOME": self.folder,
+        }
+        done = subprocess.run([os.path.join(ROOT, "tools", "test"), "--fast"], env=environment,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        self.assertFalse(os.path.exists(os.path.join(self.folder, "went-on")))
+        return done
+
+    def test_asks_for_what_the_engine_tests_need(self):
+        done = self.run_it(root=False)
+        self.assertEqual(done.returncode, 77)
+        for package in ("g++-12", "python3-pip"):
+            self.assertIn(f" {package}", done.stderr)
+
+    def test_a_failed_installation_is_counted(self):
+        done = self.run_it(root=True)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stdout.splitlines()[-1], "0 passed, 1 failed, 0 skipped")
+
+
+class Lines(unittest.TestCase):
+    """What the runtime says on stderr stands in the operators' table, word for word."""
+
+    def test_each_line_is_explained(self):
+        with open(os.path.join(ROOT, "runtime", "report.cc"), encoding="utf-8") as f:
+            source = re.sub(r'"\s*\n\s*"', "", f.read())
+        with open(os.path.join(ROOT, "docs", "operating", "README.md"), encoding="utf-8") as f:
+            table = f.read()
+        said = re.findall(r'what = "([^";]+)', source) + re.findall(r'"(a touch of [^"{]+)', source)
+        self.assertGreaterEqual(len(said), 7)
+        for line in said:
+            self.assertIn("`" + line.strip(), table)
+        self.assertNotIn("has no line", table)
 
 
 class Tidy(InAFolder):
