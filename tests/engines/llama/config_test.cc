@@ -65,6 +65,7 @@ TEST(ReadConfig, NothingSetIsTheDefault) {
   EXPECT_EQ(config.dram_bytes, 0u);
   EXPECT_EQ(config.swap_path, "");
   EXPECT_EQ(config.page_size, 0u);
+  EXPECT_EQ(config.frames, "movable");
   EXPECT_EQ(config.name, "llama.cpp");
 }
 
@@ -74,6 +75,7 @@ TEST(ReadConfig, ReadsAllOfThem) {
                {"KVMM_SWAP_PATH", "/tmp/s"},
                {"KVMM_SWAP_BYTES", "1G"},
                {"KVMM_LLAMA_PAGE_SIZE", "64K"},
+               {"KVMM_FRAMES", "shareable"},
                {"KVMM_LLAMA_NAME", "demo"}};
   Config config;
   std::string error;
@@ -84,6 +86,7 @@ TEST(ReadConfig, ReadsAllOfThem) {
   EXPECT_EQ(config.swap_path, "/tmp/s");
   EXPECT_EQ(config.swap_bytes, 1u << 30);
   EXPECT_EQ(config.page_size, 65536u);
+  EXPECT_EQ(config.frames, "shareable");
   EXPECT_EQ(config.name, "demo");
 }
 
@@ -92,6 +95,7 @@ TEST(ReadConfig, ErrorsNameTheVariable) {
             std::string::npos);
   EXPECT_NE(error_of({{"KVMM_SWAP_BYTES", "-1"}}).find("KVMM_SWAP_BYTES=-1"), std::string::npos);
   EXPECT_NE(error_of({{"KVMM_MODEL_ID", "abc"}}).find("KVMM_MODEL_ID"), std::string::npos);
+  EXPECT_NE(error_of({{"KVMM_FRAMES", "huge"}}).find("KVMM_FRAMES=huge"), std::string::npos);
   for (const char* size : {"2K", "4M", "65535", "96K"}) {
     EXPECT_NE(error_of({{"KVMM_LLAMA_PAGE_SIZE", size}}).find("KVMM_LLAMA_PAGE_SIZE"),
               std::string::npos)

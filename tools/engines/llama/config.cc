@@ -118,6 +118,14 @@ bool read_config(const char* (*get)(const char*), Config* config, std::string* e
     *error = "KVMM_LLAMA_PAGE_SIZE is no power of two from 4K to 2M";
     return false;
   }
+  const std::string frames = text_of(get, "KVMM_FRAMES");
+  if (!frames.empty()) {
+    if (frames != "movable" && frames != "shareable") {
+      *error = "KVMM_FRAMES=" + frames + " is neither movable nor shareable";
+      return false;
+    }
+    read.frames = frames;
+  }
   read.swap_path = text_of(get, "KVMM_SWAP_PATH");
   const std::string name = text_of(get, "KVMM_LLAMA_NAME");
   if (!name.empty()) {

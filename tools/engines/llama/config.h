@@ -8,6 +8,7 @@
 //   KVMM_SWAP_PATH        file or block device that is swapped to            none
 //   KVMM_SWAP_BYTES       size that file may grow to, bytes                  the runtime's
 //   KVMM_LLAMA_PAGE_SIZE  page size, bytes, a power of two, 4 KiB to 2 MiB   by the stride
+//   KVMM_FRAMES           "movable", or "shareable" (before Linux 6.8)       "movable"
 //   KVMM_LLAMA_NAME       the runtime's name in `kvctl ps`                   "llama.cpp"
 //
 // Sizes are plain numbers or numbers followed by K, M or G (powers of 1024). A value that cannot be
@@ -31,6 +32,7 @@ struct Config {
   std::string swap_path;
   std::uint64_t swap_bytes = 0;
   std::uint64_t page_size = 0;
+  std::string frames = "movable";
   std::string name = "llama.cpp";
 };
 
