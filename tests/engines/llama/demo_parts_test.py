@@ -204,22 +204,32 @@ class FetchTest(unittest.TestCase):
 
 
 class HostTest(unittest.TestCase):
-    def text(self, refused, uid):
-        with mock.patch.object(host, "userfaultfd_errno", return_value=refused):
+    def text(self, refused, uid=1000, features=0, device=True):
+        with mock.patch.object(host, "userfaultfd_state", return_value=(refused, features)):
             with mock.patch.object(os, "geteuid", return_value=uid):
-                with self.assertRaises(host.CannotRunHere) as caught:
-                    host.check_userfaultfd()
+                with mock.patch.object(os.path, "exists", return_value=device):
+                    with self.assertRaises(host.CannotRunHere) as caught:
+                        host.check_userfaultfd()
         return str(caught.exception)
 
     def test_says_the_lines_that_mend_it(self):
-        user = self.text(errno.EPERM, 1000)
+        user = self.text(errno.EPERM)
         self.assertIn("sudo sysctl -w vm.unprivileged_userfaultfd=1", user)
-        self.assertIn(":rw /dev/userfaultfd", user)
-        self.assertIn("seccomp=unconfined", self.text(errno.EPERM, 0))
-        self.assertIn("kernel", self.text(errno.ENOSYS, 0))
+        self.assertIn("sudo chown 1000 /dev/userfaultfd", user)
+        self.assertNotIn("/dev/userfaultfd", self.text(errno.EPERM, device=False))
+        self.assertIn("seccomp=unconfined", self.text(errno.EPERM, uid=0))
+        self.assertIn("kernel", self.text(errno.ENOSYS))
+
+    def test_a_kernel_that_cannot_move_pages_is_refused_before_anything_runs(self):
+        every = sum(host.FEATURES.values())
+        for name, bit in host.FEATURES.items():
+            text = self.text(0, features=every & ~bit)
+            self.assertIn(f"no {name},", text)
+            self.assertIn("6.8", text)
 
     def test_passes_where_it_may(self):
-        with mock.patch.object(host, "userfaultfd_errno", return_value=0):
+        every = sum(host.FEATURES.values())
+        with mock.patch.object(host, "userfaultfd_state", return_value=(0, every)):
             host.check_userfaultfd()
 
     def test_space(self):
@@ -243,3 +253,9 @@ class ReportTest(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
+    def test_asks_the_kernel(self):
+        refused, features = host.userfaultfd_state()
+        if refused:
+            self.skipTest("this user may not have a userfaultfd")
+        self.assertTrue(features & 1, "UFFD_FEATURE_PAGEFAULT_FLAG_WP")
+
