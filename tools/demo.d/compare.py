@@ -12,14 +12,24 @@ import struct
 import sys
 
 
+# Of every token that many alternatives are compared besides its own log-probability.
+ALTERNATIVES_LEAST = 5
+
+
 class Transcript:
-    """Writes one; every turn is on disk before the next begins."""
+    """Writes one; every turn is on disk before the next begins. A token with too few alternatives is refused:
+    a comparison of less than was promised must not pass."""
 
     def __init__(self, path):
         self.file = open(path, "w", encoding="ascii")
 
     def add(self, chat, turn, ids, logprobs):
-        for index, (token, (logprob, *top)) in enumerate(zip(ids, logprobs)):
+        for index, (token, (logprob, *top)) in enumerate(zip(ids, logprobs, strict=True)):
+            if len(top) < ALTERNATIVES_LEAST:
+                raise ValueError(
+                    f"chat {chat}, turn {turn}, token {index}: the engine gave {len(top)} alternatives, "
+                    f"at least {ALTERNATIVES_LEAST} are compared"
+                )
             line = {"chat": chat, "turn": turn, "index": index, "id": token}
             self.file.write(json.dumps(line | {"logprob": logprob, "top": top}) + "\n")
         self.file.flush()

@@ -75,6 +75,11 @@ class Control:
         lines = self.text(f"sessions/{session}/stat").splitlines()
         return {name: int(value) for name, value in (line.split() for line in lines)}
 
+    def counter(self, name):
+        """One of the runtime's own counters (vmstat)."""
+        counters = dict(line.split() for line in self.text("vmstat").splitlines())
+        return int(counters[name])
+
     def set(self, path, value):
         self.request(op="set", path=path, value=value)
 

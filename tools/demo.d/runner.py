@@ -148,7 +148,10 @@ class Conversation:
                 f"chat {number} was computed again: only {reply['cached_tokens']} of "
                 f"{chat.length} tokens came from the cache"
             )
-        self.transcript.add(number, chat.turns, reply["ids"], reply["logprobs"])
+        try:
+            self.transcript.add(number, chat.turns, reply["ids"], reply["logprobs"])
+        except ValueError as error:
+            raise RunError(str(error)) from error
         chat.answered(reply["ids"], reply["prompt_tokens"])
         return reply
 

@@ -22,6 +22,7 @@ import fetch  # noqa: E402
 import host  # noqa: E402
 import report  # noqa: E402
 import sampler  # noqa: E402
+import verdict  # noqa: E402
 from runner import Schedule  # noqa: E402
 
 
@@ -79,15 +80,137 @@ class CompareTest(unittest.TestCase):
             path = os.path.join(folder, "t.jsonl")
             transcript = compare.Transcript(path)
             value = -0.004984083119779825
-            transcript.add(1, 2, [5], [[value, [5, value], [6, -1e-300]]])
+            top = [[5, value], [6, -1e-300], [7, -3.0], [8, -4.0], [9, -5.0]]
+            transcript.add(1, 2, [5], [[value, *top]])
             transcript.close()
             read = compare.load(path)[(1, 2, 0)]
             self.assertEqual(compare.bits(read["logprob"]), compare.bits(value))
-            self.assertEqual(read["top"], [[5, value], [6, -1e-300]])
+            self.assertEqual(read["top"], top)
             with open(path, "a", encoding="ascii") as file:
                 file.write(json.dumps({"chat": 1, "turn": 2, "index": 0}) + "\n")
             with self.assertRaises(ValueError):
                 compare.load(path)
+
+
+    def test_fewer_alternatives_than_promised_are_refused(self):
+        top = [[token, -float(token)] for token in range(1, 5)]
+        with tempfile.TemporaryDirectory() as folder:
+            transcript = compare.Transcript(os.path.join(folder, "t.jsonl"))
+            transcript.add(0, 0, [1], [[-1.0, *top, [5, -5.0]]])
+            for few in ([[-1.0, *top]], [[-1.0]]):
+                with self.assertRaisesRegex(ValueError, "chat 0, turn 1, token 0: .* alternatives"):
+                    transcript.add(0, 1, [1], few)
+            with self.assertRaises(ValueError):
+                transcript.add(0, 1, [1, 2], [[-1.0, *top, [5, -5.0]]])
+            transcript.close()
+
+
+class VerdictTest(unittest.TestCase):
+    """What the demo promises, broken one at a time: each has to be one problem, with its own words."""
+
+    TOKENS = 4
+
+    def setUp(self):
+        self.options = mock.Mock(chats=8, chat_tokens=1500, turns=3, turn_tokens=self.TOKENS)
+        self.schedule = Schedule(8, 3)
+        self.last = verdict.last_turns(self.options, self.schedule)
+        self.reference = {
+            (chat, turn, index): line(logprob=-1.0 / (1 + chat + turn + index))
+            for chat, last in self.last.items()
+            for turn in range(last + (chat in self.controls()))
+            for index in range(self.TOKENS)
+        }
+        self.mine = {key: dict(value) for key, value in self.reference.items()}
+        for chat in self.controls():
+            self.damage(chat, self.last[chat], 0)
+        self.again = {
+            key: dict(value)
+            for key, value in self.reference.items()
+            if key[0] < 2 and key[1] < self.options.turns
+        }
+        self.result = {
+            "overcommit": 4.0,
+            "kv_bytes_touched": 128 << 20,
+            "wrong_pages": 0,
+            "corrupt_slot_caught": True,
+        }
+        self.extra = {"round_trips": 2}
+
+    def controls(self):
+        return (self.schedule.zeroed, *self.schedule.exchanged)
+
+    def damage(self, chat, turn, index):
+        self.mine[chat, turn, index]["logprob"] -= 0.125
+
+    def drop(self, transcript, chat, turn, index=None):
+        for key in [k for k in transcript if k[:2] == (chat, turn) and index in (None, k[2])]:
+            del transcript[key]
+
+    def problems(self):
+        return verdict.judge(
+            self.options,
+            self.schedule,
+            self.result,
+            self.extra,
+            self.mine,
+            self.reference,
+            self.again,
+        )
+
+    def test_all_as_promised(self):
+        self.assertEqual(self.problems(), [])
+        self.assertIs(self.result["negative_control_caught"], True)
+        self.assertTrue(self.result["tokens_identical"] and self.result["logprobs_identical"])
+        self.assertEqual(self.extra["tokens"], (3 * 8 + 2 * len(self.schedule.timed)) * self.TOKENS)
+
+    def test_each_broken_promise_is_told(self):
+        chat = self.schedule.zeroed
+        turn = self.last[chat]
+        table = {
+            "kvmm differs": lambda: self.damage(3, 1, 2),
+            "kvmm differs from stock: chat 5": lambda: self.drop(self.mine, 5, 2),
+            "tokens were compared instead": lambda: [
+                self.drop(transcript, 5, 2) for transcript in (self.mine, self.reference)
+            ],
+            "stock differs from stock": lambda: self.again[1, 2, 3].update(logprob=-9.0),
+            "stock differs from stock: chat 0": lambda: self.again.clear(),
+            "over-commit 3.999": lambda: self.result.update(overcommit=3.999),
+            "bytes of KV": lambda: self.result.update(kv_bytes_touched=(128 << 20) - 1),
+            "1 pages failed": lambda: self.result.update(wrong_pages=1),
+            "out and back only 1": lambda: self.extra.update(round_trips=1),
+            "changed slot": lambda: self.result.update(corrupt_slot_caught=False),
+            f"unnoticed in chat {chat}": lambda: self.mine.update(
+                {(chat, turn, 0): self.reference[chat, turn, 0]}
+            ),
+            f"chat {chat} is not whole in the transcript of kvmm": lambda: self.drop(
+                self.mine, chat, turn
+            ),
+            f"chat {chat} is not whole in the transcript of stock": lambda: self.drop(
+                self.reference, chat, turn, self.TOKENS - 1
+            ),
+        }
+        for words, breach in table.items():
+            with self.subTest(words):
+                self.setUp()
+                breach()
+                problems = self.problems()
+                self.assertTrue(any(words in problem for problem in problems), problems)
+                control = "control turn" in problems[-1] or "unnoticed" in problems[-1]
+                self.assertIs(self.result["negative_control_caught"], not control)
+
+    def test_each_control_counts(self):
+        for chat in self.controls():
+            with self.subTest(chat):
+                self.setUp()
+                for transcript in (self.mine, self.reference):
+                    self.drop(transcript, chat, self.last[chat])
+                self.assertEqual(len(self.problems()), 1)
+                self.assertIs(self.result["negative_control_caught"], False)
+
+    def test_few_or_short_chats_promise_nothing_about_sizes(self):
+        self.options.chat_tokens = 640
+        self.result |= {"overcommit": 1.0, "kv_bytes_touched": 1}
+        self.assertEqual(self.problems(), [])
 
 
 class ChatsTest(unittest.TestCase):
@@ -232,6 +355,12 @@ class HostTest(unittest.TestCase):
         with mock.patch.object(host, "userfaultfd_state", return_value=(0, every)):
             host.check_userfaultfd()
 
+    def test_asks_the_kernel(self):
+        refused, features = host.userfaultfd_state()
+        if refused:
+            self.skipTest("this user may not have a userfaultfd")
+        self.assertTrue(features & 1, "UFFD_FEATURE_PAGEFAULT_FLAG_WP")
+
     def test_space(self):
         host.check_space("/", 0)
         with self.assertRaisesRegex(host.CannotRunHere, "--swap"):
@@ -253,9 +382,3 @@ class ReportTest(unittest.TestCase):
 
 if __name__ == "__main__":
     unittest.main()
-    def test_asks_the_kernel(self):
-        refused, features = host.userfaultfd_state()
-        if refused:
-            self.skipTest("this user may not have a userfaultfd")
-        self.assertTrue(features & 1, "UFFD_FEATURE_PAGEFAULT_FLAG_WP")
-
