@@ -85,8 +85,13 @@ void Mm::start_prefetch(AddressSpace& space, uint64_t a, uint64_t b, uint32_t pl
   for (PrefetchJob& j : prefetch_) {
     if (j.space == &space) {
       j.deadline = std::min(j.deadline, deadline);
-      j.a = std::min(j.a, a);
-      j.b = std::max(j.b, b);
+      if (a < j.a || b > j.b) {  // from its start again: it may be past what is new
+        j.a = std::min(j.a, a);
+        j.b = std::max(j.b, b);
+        j.plane = plane;
+        j.planes_left = static_cast<uint32_t>(space.planes().size());
+        j.page = space.pages_of_tokens(plane, j.a, j.b).begin;
+      }
       return;
     }
     if (j.space == nullptr) {

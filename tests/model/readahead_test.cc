@@ -232,6 +232,31 @@ TEST(Prefetch, TheEarlierDeadlineArrivesFirst) {
   }
 }
 
+// A second call while the first is on its way is not lost, wherever the first one is.
+TEST(Prefetch, ASecondRangeOfTheSameSessionComesToo) {
+  for (const uint32_t plane_0_done : {0u, 8u}) {
+    SCOPED_TRACE(plane_0_done);
+    World w(roomy(2));
+    nothing_ahead(w);
+    w.mm_config.prefetch_window = 2 * kPageBytes;
+    AddressSpace& s = swapped_session(w, 0);
+    w.mm->prefetch(s, 16 * kTokensAPage, 24 * kTokensAPage, w.clock.now());
+    w.step();
+    while (count(w, s, 0, Place::kMapped, 16, 24) < plane_0_done) {
+      ASSERT_TRUE(w.pass());
+      w.step();
+    }
+    ASSERT_NE(count(w, s, 1, Place::kMapped, 16, 24), 8u) << "the first one is still on its way";
+    w.mm->prefetch(s, 0, 4 * kTokensAPage, w.clock.now());
+    w.settle();
+    for (uint32_t plane = 0; plane < 2; ++plane) {
+      EXPECT_EQ(count(w, s, plane, Place::kMapped, 0, 4), 4u) << plane;
+      EXPECT_EQ(count(w, s, plane, Place::kMapped, 16, 24), 8u) << plane;
+      EXPECT_EQ(count(w, s, plane, Place::kSwapped, 24), kPages - 24) << plane;
+    }
+  }
+}
+
 // ---- frames ahead of need
 
 TEST(ZeroAhead, FramesAreZeroedBeforeTheyAreNeeded) {
