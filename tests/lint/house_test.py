@@ -181,6 +181,41 @@ class Lines(unittest.TestCase):
         self.assertNotIn("has no line", table)
 
 
+class Commit(InAFolder):
+    """The commit that kvbench names is the tree's at the last build, not at the last configuration."""
+
+    def git(self, *arguments):
+        who = ["-c", "user.name=t", "-c", "user.email=t@localhost"]
+        done = subprocess.run(["git", "-C", self.tree, *who, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def build(self):
+        script = os.path.join(ROOT, "tools", "kvbench", "commit.cmake")
+        out = os.path.join(self.folder, "commit.cc")
+        subprocess.run(["cmake", f"-DSOURCE={self.tree}", f"-DOUT={out}", "-P", script], check=True)
+        with open(out, encoding="utf-8") as f:
+            return re.search(r'return "(.*)";', f.read()).group(1), os.stat(out).st_mtime_ns
+
+    def test_follows_the_tree(self):
+        self.tree = os.path.dirname(self.write("tree/a", "1"))
+        self.git("init", "-q")
+        self.git("add", "a")
+        self.git("commit", "-qm", "one")
+        one, written = self.build()
+        self.assertEqual(one, self.git("rev-parse", "--short=12", "HEAD"))
+        self.assertEqual(self.build(), (one, written), "nothing is compiled again without need")
+        self.write("tree/a", "2")
+        self.assertEqual(self.build()[0], one + "-dirty")
+        self.git("commit", "-qam", "two")
+        two = self.build()[0]
+        self.assertEqual(two, self.git("rev-parse", "--short=12", "HEAD"))
+        self.assertNotEqual(one, two)
+
+    def test_without_git_it_is_unknown(self):
+        self.tree = os.path.dirname(self.write("plain/a", "1"))
+        self.assertEqual(self.build()[0], "unknown")
+
+
 class Tidy(InAFolder):
     """tidy.py over a build of two files, with a clang-tidy that dislikes one word."""
 

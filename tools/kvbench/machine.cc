@@ -42,10 +42,6 @@ std::string machine_text() {
   return fmt::format("{}, {} cores, {}, {}", cpu, sysconf(_SC_NPROCESSORS_ONLN), memory, kernel);
 }
 
-std::string commit_text() {
-  return KVBENCH_COMMIT;
-}
-
 double load_per_core() {
   double load = 0;
   const long cores = sysconf(_SC_NPROCESSORS_ONLN);
