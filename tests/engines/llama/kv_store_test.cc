@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
 
 namespace kvmm::llama {
@@ -125,6 +126,40 @@ TEST_F(KvStoreTest, BytesStayAndClearMakesZeros) {
   ASSERT_EQ(KvStore::clear(*list, list->base, list->length), KVMM_OK) << kvmm_last_error();
   EXPECT_EQ(k[6000], std::byte{0});
   EXPECT_EQ(v[100], std::byte{0});
+  EXPECT_EQ(store.release(std::move(list)), KVMM_OK) << kvmm_last_error();
+}
+
+// What llama.cpp does first of all with the whole cache, and again when all chats are forgotten.
+TEST_F(KvStoreTest, ClearingCostsNoMemoryAndNoFault) {
+  KvStore store(runtime_, Config{});
+  auto list = allocate(store, {shape("cache_k_l0", 2, 1024, 512)});
+  ASSERT_NE(list, nullptr);
+  const auto number = [&](const char* path) {
+    std::array<char, 64> text{};
+    EXPECT_EQ(kvmm_attr_get(runtime_, path, text.data(), text.size()), KVMM_OK)
+        << kvmm_last_error();
+    return std::string(text.data());
+  };
+  const auto faults = [&] {
+    std::array<char, 8192> text{};
+    EXPECT_EQ(kvmm_attr_get(runtime_, "vmstat", text.data(), text.size()), KVMM_OK)
+        << kvmm_last_error();
+    const std::string all(text.data());
+    const std::size_t at = all.find("faults_zero ");
+    EXPECT_NE(at, std::string::npos);
+    return all.substr(at, all.find('\n', at) - at);
+  };
+  EXPECT_EQ(faults(), "faults_zero 0");
+  ASSERT_EQ(KvStore::clear(*list, list->base, list->length), KVMM_OK) << kvmm_last_error();
+  EXPECT_EQ(faults(), "faults_zero 0") << "nothing was there, nothing was touched";
+  EXPECT_EQ(number("tiers/dram/used"), "0");
+  std::memset(list->placements[0].address, 1, list->placements[0].shape.bytes);
+  EXPECT_NE(number("tiers/dram/used"), "0");
+  const std::string before = faults();
+  EXPECT_NE(before, "faults_zero 0");
+  ASSERT_EQ(KvStore::clear(*list, list->base, list->length), KVMM_OK) << kvmm_last_error();
+  EXPECT_EQ(number("tiers/dram/used"), "0") << "cleared pages are given up, not written with zeros";
+  EXPECT_EQ(faults(), before);
   EXPECT_EQ(store.release(std::move(list)), KVMM_OK) << kvmm_last_error();
 }
 
