@@ -118,8 +118,8 @@ typedef struct kvmm_runtime_options {
 /* Never asks for userfaultfd, `frames` is not looked at: for arenas of KVMM_ENGINE_PINNING only. A
  * touch of a page that is not mapped is a SIGSEGV. */
 #define KVMM_RUNTIME_PIN_ONLY 2u
-/* Swap content is of no use after exit, and areas are not dedicated to a model. An existing file
- * that is no swap area is an error all the same. */
+/* Areas are not dedicated to a model. An existing file that is no swap area is an error all the
+ * same. With or without it, no later opening of an area finds its pages again yet. */
 #define KVMM_RUNTIME_VOLATILE 4u
 
 /* Opens a runtime; several per process are independent. `options` may be NULL. Errors:
@@ -174,7 +174,7 @@ typedef struct kvmm_arena_options {
   size_t size;
   const char* name;
   const uint8_t* model_id; /* 32 bytes: weights and whatever else changes the numbers; NULL: a
-                              random id, and no page outlives the process */
+                              random id. A later opening finds no page again yet, with any id */
   const char* layout;      /* text that fingerprints the layout: dtype, kv heads, head size,
                               layers, positions */
   uint32_t lanes;          /* sessions that fit at once; default 1, at most 65536 */
@@ -304,8 +304,9 @@ enum {
 KVMM_API kvmm_status kvmm_advise(kvmm_session* session, uint32_t advice);
 
 /* Returns when everything the session has is written to swap and the devices have flushed. `seq`
- * (may be NULL) receives the durable sequence number: 1, 2, ... in this runtime. Errors: EIO,
- * ENOSPACE (full, or no swap area), EBUSY (a page is pinned, for whatever). */
+ * (may be NULL) receives the number of this sync: 1, 2, ... in this runtime. What is written is on the
+ * devices, and is not found again by a later opening of the area yet. Errors: EIO, ENOSPACE (full,
+ * or no swap area), EBUSY (a page is pinned, for whatever). */
 KVMM_API kvmm_status kvmm_sync(kvmm_session* session, uint64_t* seq);
 
 typedef struct kvmm_session_stat {

@@ -297,7 +297,7 @@ class Session : public Owner<kvmm_session, kvmm_session_close> {
   }
   // One of KVMM_ADVISE_*.
   Status advise(uint32_t advice) { return Status::of(kvmm_advise(get(), advice)); }
-  // Waits until all is on swap and flushed; the durable sequence number.
+  // Waits until all is on swap and flushed; the number of this sync.
   Result<uint64_t> sync() {
     uint64_t sequence = 0;
     Status status = Status::of(kvmm_sync(get(), &sequence));
