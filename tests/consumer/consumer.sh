@@ -23,7 +23,8 @@ case $kind in
     pkg-config --exact-version="$VERSION" kvmm
     # shellcheck disable=SC2046,SC2086 # the words are meant to be split
     $CC -std=c11 -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror $flags \
-      "$here/project/pkgconfig/main.c" $(pkg-config --cflags --libs kvmm) -o "$work/consumer"
+      "$here/project/pkgconfig/main.c" "$here/project/pkgconfig/abi.c" \
+      $(pkg-config --cflags --libs kvmm) -o "$work/consumer"
     LD_LIBRARY_PATH=$lib "$work/consumer" "$work/swap"
     ;;
   *)
