@@ -27,6 +27,11 @@ constexpr AttrDef kVmstat{.pattern = "vmstat",
 constexpr AttrDef kMeminfo{.pattern = "meminfo",
                            .type = AttrType::kText,
                            .help = "memory and swap in use, a line each: name and bytes"};
+constexpr AttrDef kLocks{
+    .pattern = "locks",
+    .type = AttrType::kText,
+    .help = "locks taken by the thread that answers this, a line each: name and count",
+    .stability = AttrStability::kDebug};
 // ---- tiers
 constexpr AttrDef kCapacity{.pattern = "tiers/<tier>/capacity",
                             .type = AttrType::kBytes,
@@ -137,10 +142,10 @@ constexpr AttrDef kReclaimWindow{.pattern = "sched/reclaim_window",
                                  .help = "bytes that reclaim may have in flight"};
 
 constexpr const AttrDef* kAll[] = {
-    &kVersion,    &kName,      &kUptime,    &kVmstat,      &kMeminfo,    &kCapacity,
-    &kTierUsed,   &kTierFree,  &kTierKind,  &kTierRanges,  &kDemoteTo,   &kMin,
-    &kLow,        &kHigh,      &kReadahead, &kFaultAround, &kResume,     &kWindow,
-    &kWriteAhead, &kProbeWait, &kIoChunk,   &kZeroAhead,   &kWriteTries, &kReclaimWindow};
+    &kVersion,  &kName,      &kUptime,      &kVmstat,       &kMeminfo,  &kLocks,      &kCapacity,
+    &kTierUsed, &kTierFree,  &kTierKind,    &kTierRanges,   &kDemoteTo, &kMin,        &kLow,
+    &kHigh,     &kReadahead, &kFaultAround, &kResume,       &kWindow,   &kWriteAhead, &kProbeWait,
+    &kIoChunk,  &kZeroAhead, &kWriteTries,  &kReclaimWindow};
 
 }  // namespace
 
@@ -216,33 +221,36 @@ Result<void> RuntimeAttributes::publish() {
 
 Result<void> RuntimeAttributes::publish_root() {
   Runtime& r = runtime_;
-  return add("", {attr_fixed(kVersion, AttrValue::of(version())),
-                  attr_fixed(kName, AttrValue::of(r.config().name)),
-                  {&kUptime,
-                   [&r]() -> Result<AttrValue> {
-                     return AttrValue::of((r.core().now() - r.opened_).value());
-                   }},
-                  attr_text(kVmstat,
-                            [&r]() -> Result<std::string> { return stats_text(r.core().stats()); }),
-                  attr_text(kMeminfo, [&r]() -> Result<std::string> {
-                    uint64_t v[7] = {};
-                    r.core().query([&](Mm& mm) {
-                      const Zonelist& p = mm.zones();
-                      v[0] = p.capacity().value();
-                      v[1] = p.used_bytes().value();
-                      v[2] = p.free_bytes().value();
-                      v[3] = p.zeroed_bytes().value();
-                      v[4] = mm.swap().capacity().value();
-                      v[5] = mm.swap().used_bytes().value();
-                      for (AddressSpace& s : mm.spaces()) {
-                        v[6] += s.stats.bytes_discarded.load(std::memory_order_relaxed);
-                      }
-                    });
-                    return fmt::format(
-                        "dram_total {}\ndram_used {}\ndram_free {}\ndram_zeroed {}\nswap_total {}\n"
-                        "swap_used {}\ngone {}\n",
-                        v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
-                  })});
+  return add(
+      "",
+      {attr_fixed(kVersion, AttrValue::of(version())),
+       attr_fixed(kName, AttrValue::of(r.config().name)),
+       {&kUptime,
+        [&r]() -> Result<AttrValue> {
+          return AttrValue::of((r.core().now() - r.opened_).value());
+        }},
+       attr_text(kVmstat, [&r]() -> Result<std::string> { return stats_text(r.core().stats()); }),
+       attr_text(kMeminfo,
+                 [&r]() -> Result<std::string> {
+                   uint64_t v[7] = {};
+                   r.core().query([&](Mm& mm) {
+                     const Zonelist& p = mm.zones();
+                     v[0] = p.capacity().value();
+                     v[1] = p.used_bytes().value();
+                     v[2] = p.free_bytes().value();
+                     v[3] = p.zeroed_bytes().value();
+                     v[4] = mm.swap().capacity().value();
+                     v[5] = mm.swap().used_bytes().value();
+                     for (AddressSpace& s : mm.spaces()) {
+                       v[6] += s.stats.bytes_discarded.load(std::memory_order_relaxed);
+                     }
+                   });
+                   return fmt::format(
+                       "dram_total {}\ndram_used {}\ndram_free {}\ndram_zeroed {}\nswap_total {}\n"
+                       "swap_used {}\ngone {}\n",
+                       v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
+                 }),
+       attr_text(kLocks, []() -> Result<std::string> { return locks_text(); })});
 }
 
 Result<void> RuntimeAttributes::publish_tiers() {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "runtime/base/lock.h"
 #include "runtime/core.h"
 
 namespace kvmm {
@@ -143,6 +144,14 @@ std::string stats_text(const MmStats& s) {
   out += fmt::format(#name " {}\n", s.name.load(std::memory_order_relaxed));
   KVMM_MM_STATS(KVMM_X)
 #undef KVMM_X
+  return out;
+}
+
+std::string locks_text() {
+  std::string out;
+  for (const LockRankInfo& lock : kLockRanks) {
+    out += fmt::format("{} {}\n", lock.name, lock_acquisitions_here(lock.rank));
+  }
   return out;
 }
 

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <string_view>
 #include <utility>
 
 #include "runtime/base/random.h"
@@ -20,6 +21,8 @@ constexpr Bytes kSwapDefault = gib(16);  // what a file may grow to
 // a moment: 1 s at most.
 constexpr int kBusyTries = 50;
 constexpr int kBusyWaitMs = 20;
+// "null:1" is no file but a device that forgets what is written: for measuring what stands above.
+constexpr std::string_view kNullPath = "null:";
 
 }  // namespace
 
@@ -47,14 +50,18 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
       b = static_cast<uint8_t>(random());
     }
   }
+  const bool forgets = path.rfind(kNullPath, 0) == 0;
+  if (forgets && !config_.swap_volatile) {
+    return Error(Errc::kInvalid, path + " forgets every page: for a VOLATILE runtime only");
+  }
   DeviceInfo info;
   info.name = d.name;
   info.cls = DeviceClass::kBlock;
-  info.bus = "file";
-  info.driver = platform_.swap_driver;
+  info.bus = forgets ? "null" : "file";
+  info.driver = forgets ? "null" : platform_.swap_driver;
   info.path = path;
   struct stat there {};
-  const bool exists = ::stat(path.c_str(), &there) == 0;
+  const bool exists = !forgets && ::stat(path.c_str(), &there) == 0;
   area_config.size = size.value() != 0 || (exists && S_ISBLK(there.st_mode)) ? size : kSwapDefault;
   // What is there already grows only once it is known to be ours: by the area.
   info.capacity =

@@ -15,6 +15,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 
 #include "tests/api/rig.h"
 
@@ -114,6 +115,27 @@ TEST_F(Swap, WhatIsNoSwapFileStaysAsItIs) {
     EXPECT_EQ(s, c.status) << kvmm_last_error();
     EXPECT_STRNE(kvmm_last_error(), "");
   }
+}
+
+TEST_F(Swap, ADeviceThatForgetsTakesEveryPageAndGivesNoWrongOne) {
+  Options o;
+  o.flags |= KVMM_RUNTIME_VOLATILE;
+  World w;
+  ASSERT_KVMM_OK(w.open(o));
+  ASSERT_KVMM_OK(kvmm_swapon(w.runtime(), "null:a", 64 * kMi, 0));
+  w.session(0);
+  w.fill(0, 1);
+  ASSERT_TRUE(w.send_out(0));
+  EXPECT_EQ(w.stat(0).bytes_swapped, w.lane_bytes());
+  EXPECT_EQ(signal_of_touch(w.base(0)), SIGBUS);
+  EXPECT_FALSE(std::filesystem::exists("null:a"));
+}
+
+TEST_F(Swap, ADeviceThatForgetsIsRefusedWhereContentCounts) {
+  World w;
+  ASSERT_KVMM_OK(w.open(Options()));
+  EXPECT_REFUSED(kvmm_swapon(w.runtime(), "null:a", 64 * kMi, 0), KVMM_EINVALID, "null:a",
+                 "VOLATILE");
 }
 
 TEST_F(Swap, AnotherModelsFile) {

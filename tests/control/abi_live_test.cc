@@ -136,6 +136,25 @@ TEST_F(LiveTest, DocumentsAndTreeAgree) {
   EXPECT_EQ(all, "");
 }
 
+TEST_F(LiveTest, ReadingEverythingTakesNoLockOfTheFaultPath) {
+  auto client = ctl::Client::connect(socket, 5000);
+  ASSERT_TRUE(client.ok());
+  const Result<std::vector<ctl::Item>> items = client->walk("");
+  ASSERT_TRUE(items.ok()) << items.error().message();
+  for (const ctl::Item& item : *items) {
+    if (item.type == "text") {  // a walk leaves them out
+      EXPECT_TRUE(client->get(item.path).ok()) << item.path;
+    }
+  }
+  const Result<ctl::Item> locks = client->get("locks");
+  ASSERT_TRUE(locks.ok()) << locks.error().message();
+  const std::string& text = *locks->value;
+  for (const char* lock : {"core", "device", "workers"}) {
+    EXPECT_NE(text.find(std::string("\n") + lock + " 0\n"), std::string::npos) << text;
+  }
+  EXPECT_EQ(text.find("attributes 0\n"), std::string::npos) << "it counts nothing: " << text;
+}
+
 TEST_F(LiveTest, EveryDefinitionHasALeafAndEveryLeafAValue) {
   const AbiEntries entries = live();
   std::set<std::string> seen;

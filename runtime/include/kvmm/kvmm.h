@@ -134,7 +134,8 @@ KVMM_API kvmm_status kvmm_runtime_open(const kvmm_runtime_options* options, kvmm
 KVMM_API kvmm_status kvmm_runtime_close(kvmm_runtime* runtime);
 
 /* Adds a swap area while running. `priority`: -32768..32767, higher is used first; that of
- * swap_path is 0. `bytes` as in swap_bytes. Errors: EEXISTS (it is one already), EBUSY (in use by
+ * swap_path is 0. `bytes` as in swap_bytes. A path that begins with "null:" is a device that forgets
+ * what is written, for measuring (VOLATILE runtimes only): pages in it are gone. Errors: EEXISTS (it is one already), EBUSY (in use by
  * another runtime; after a second), EINVALID (no swap area and not empty, too small), ECORRUPT
  * (superblock), EVERSION, EPERMISSION, ENOTFOUND (its folder), ENOTSUPPORTED (no O_DIRECT there),
  * ENOSPACE, ERANGE, ELIMIT, EIO. A file that was made is removed again. */
