@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // kvbench engine: with the real engine where it is in the cache, and what it says where it is not.
-#include <poll.h>
-#include <sys/syscall.h>
-
 #include "tests/kvbench/kvbench_run.h"
 
 namespace kvmm::bench {
@@ -41,22 +38,11 @@ TEST_F(KvbenchEngineTest, CtrlCEndsTheEngineAndLeavesNoFiles) {
     GTEST_SKIP() << engine.said();
   }
   // The engine on kvmm runs; the stock one is about to.
-  const std::string task = std::to_string(engine.pid());
-  std::istringstream children(read("/proc/" + task + "/task/" + task + "/children"));
-  std::vector<int> engines;
-  for (pid_t child = 0; children >> child;) {
-    engines.push_back(static_cast<int>(syscall(SYS_pidfd_open, child, 0)));
-  }
+  const std::vector<int> engines = engine.children();
   EXPECT_FALSE(engines.empty());
   const int status = engine.end_by(SIGINT);
   EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
-  for (const int handle : engines) {
-    ASSERT_GE(handle, 0);
-    pollfd ended{handle, POLLIN, 0};
-    constexpr int kPatienceMs = 20000;
-    EXPECT_EQ(poll(&ended, 1, kPatienceMs), 1) << "an engine goes on";
-    close(handle);
-  }
+  expect_ended(engines);
   EXPECT_TRUE(nothing_left());
 }
 

@@ -39,7 +39,8 @@ TEST_F(KvbenchTest, HelpHasExamples) {
 TEST_F(KvbenchTest, WrongCommandLines) {
   for (const char* arguments :
        {"", "nosuch", "fault --nosuch", "fault swapin", "fault --list",
-        "fault --figure swapin.2m.ratio", "fault --set nosuch", "fault --set =1"}) {
+        "fault --figure swapin.2m.ratio", "fault --set nosuch", "fault --set =1",
+        "all --figure swapin.2m.ratio", "fault --install"}) {
     const Outcome o = run(arguments);
     EXPECT_EQ(o.status, kExitUsage) << arguments;
     EXPECT_EQ(o.out, "") << arguments;
@@ -51,7 +52,8 @@ TEST_F(KvbenchTest, WrongCommandLines) {
 TEST_F(KvbenchTest, DirectoriesThatCannotBeUsed) {
   // /proc can be written by nobody, root included.
   for (const std::string& bad : {files.file("absent"), std::string("/proc")}) {
-    for (const char* name : {"fault", "swapin", "engine"}) {
+    for (const char* name :
+         {"fault", "swapin", "session", "engine", "control", "metadata", "peers"}) {
       const Outcome o = run(std::string(name) + " --quick --dir " + bad);
       EXPECT_EQ(o.status, kExitFailed) << o.err;
       EXPECT_EQ(o.out, "");
@@ -77,6 +79,114 @@ TEST_F(KvbenchTest, QuickSwapinGivesEveryFigure) {
   }
   expect_figures(o, figures_of("swapin"));
   EXPECT_TRUE(nothing_left());
+}
+
+TEST_F(KvbenchTest, QuickSessionGivesEveryFigureAndTakesItsSwapAway) {
+  const std::string swaps = read("/proc/swaps");
+  const Outcome o = run("session --quick --json --dir " + files.path());
+  if (o.status == kExitImpossible || o.err.find("is memory") != std::string::npos) {
+    GTEST_SKIP() << o.err;
+  }
+  expect_figures(o, figures_of("session"));
+  expect_none_negative(o);
+  EXPECT_TRUE(nothing_left());
+  EXPECT_EQ(read("/proc/swaps").find(files.path()), std::string::npos) << read("/proc/swaps");
+  if (geteuid() == 0) {
+    EXPECT_EQ(o.out.find("absent"), std::string::npos) << o.out;
+  }
+}
+
+TEST_F(KvbenchTest, WithoutRootLinuxSwapIsAbsentAndTheRestIsTaken) {
+  // Nobody may swapon: what is left of root cannot administer.
+  const Outcome o = run("session --quick --json --dir " + files.path(),
+                        "setpriv --bounding-set -sys_admin --inh-caps -sys_admin");
+  if (o.status == kExitImpossible || o.err.find("is memory") != std::string::npos ||
+      o.err.find("setpriv") != std::string::npos) {
+    GTEST_SKIP() << o.err;
+  }
+  expect_figures(o, figures_of("session"));
+  const Json all = Json::parse(o.out);
+  EXPECT_NE(all[0].value("absent", std::string()).find("root"), std::string::npos) << all[0];
+  EXPECT_TRUE(all[1].contains("absent"));
+  EXPECT_FALSE(all[2].contains("absent"));
+  EXPECT_TRUE(nothing_left());
+}
+
+TEST_F(KvbenchTest, HoweverSessionEndsItsSwapGoes) {
+  for (const int signal : {SIGINT, SIGKILL}) {
+    Running session({"session", "--dir", files.path()});
+    if (!session.says("it comes back")) {
+      session.end_by(SIGKILL);
+      GTEST_SKIP() << session.said();
+    }
+    const std::vector<int> children = session.children();
+    EXPECT_EQ(children.empty(), geteuid() != 0) << "who keeps the swap file";
+    const int status = session.end_by(signal);
+    EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == signal) << status;
+    expect_ended(children);
+    EXPECT_EQ(read("/proc/swaps").find(files.path()), std::string::npos) << read("/proc/swaps");
+    EXPECT_TRUE(nothing_left());
+  }
+}
+
+TEST_F(KvbenchTest, QuickControlGivesEveryFigureAndNoLocks) {
+  const Outcome o = run("control --quick --json --dir " + files.path());
+  if (o.status == kExitImpossible) {
+    GTEST_SKIP() << o.err;
+  }
+  expect_figures(o, figures_of("control"));
+  expect_none_negative(o);
+  EXPECT_EQ(Json::parse(o.out)[1]["value"], 0) << "readers take locks of the fault path";
+}
+
+TEST_F(KvbenchTest, QuickMetadataGivesEveryFigure) {
+  const Outcome o = run("metadata --quick --json --dir " + files.path());
+  if (o.status == kExitImpossible) {
+    GTEST_SKIP() << o.err;
+  }
+  expect_figures(o, figures_of("metadata"));
+  for (const Json& f : Json::parse(o.out)) {
+    EXPECT_GT(f["value"], 0) << f;
+    EXPECT_LT(f["value"], 1) << f;
+  }
+  EXPECT_TRUE(nothing_left());
+}
+
+TEST_F(KvbenchTest, PeersThatAreAbsentAreSaidToBeWithTheLineThatInstallsThem) {
+  const Outcome o = run("peers --quick --json --dir " + files.path());
+  if (o.status == kExitImpossible || o.err.find("is memory") != std::string::npos) {
+    GTEST_SKIP() << o.err;
+  }
+  expect_figures(o, figures_of("peers"));
+  for (const Json& f : Json::parse(o.out)) {
+    EXPECT_NE(
+        f.value("absent", std::string()).find("kvbench peers --install --dir " + files.path()),
+        std::string::npos)
+        << f;
+  }
+  EXPECT_TRUE(nothing_left());
+}
+
+// A peer that answers what the scripts do, in place of the environments.
+TEST_F(KvbenchTest, PeersThatAreThereAreComparedAndThoseInMemoryAreNot) {
+  for (const char* environment : {"torch", "nixl", "mooncake"}) {
+    std::filesystem::create_directories(files.file(environment) + std::string("/bin"));
+    const std::string python = files.file(environment) + "/bin/python";
+    const std::string tier = environment == std::string("mooncake") ? "memory" : "disk";
+    std::ofstream(python) << "#!/bin/sh\necho '{\"ready\": true, \"version\": \"v 1\", \"tier\": \""
+                          << tier << "\"}'\nwhile read line; do echo '{\"seconds\": "
+                          << (tier == "memory" ? "0.000001" : "1") << "}'; done\n";
+    std::filesystem::permissions(python, std::filesystem::perms::owner_all);
+  }
+  const Outcome o = run("peers --quick --json --dir " + files.path());
+  if (o.status == kExitImpossible || o.err.find("is memory") != std::string::npos) {
+    GTEST_SKIP() << o.err;
+  }
+  expect_figures(o, figures_of("peers"));
+  const Json all = Json::parse(o.out);
+  EXPECT_EQ(o.out.find("absent"), std::string::npos) << o.out;
+  EXPECT_GT(all[0]["value"], 1) << "a second a round is the best of those on disks";
+  EXPECT_LT(all[4]["value"], 1) << "the one in memory is listed";
 }
 
 TEST_F(KvbenchTest, OneFigureWithAnotherTuning) {

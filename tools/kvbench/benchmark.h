@@ -36,22 +36,35 @@ class Failure : public std::runtime_error {
 };
 
 struct Options {
-  std::string dir;     // where the swap file is made
-  bool quick = false;  // few samples: shows that it works, not how fast it is
-  std::string figure;  // only this one; empty: all
+  std::string dir;       // where the swap file is made
+  bool install = false;  // `peers`: install them into `dir`, measure nothing
+  bool quick = false;    // few samples: shows that it works, not how fast it is
+  std::string figure;    // only this one; empty: all
   // Attributes that are set for what is measured (path, value); the method of each figure says so.
   std::vector<std::pair<std::string, std::string>> attributes;
 };
 
+enum class Bound : uint8_t {
+  kAtMost,
+  kAtLeast,
+  kNone,  // a figure that others are read beside; it has no target
+};
+
+// How an interval lies to its target. A value alone would meet it by luck wherever noise is as
+// large as what is measured.
+enum class Verdict : uint8_t {
+  kMet,     // all of it meets the target
+  kMissed,  // nothing of it does
+  kOpen,    // it reaches over the target: take more samples, or an idle machine
+  kNone,    // there is no target
+};
+
 struct FigureDef {
   const char* name;
-  const char* unit;  // "us" or "ratio"
-  bool at_most;      // the target is an upper bound
+  const char* unit;  // "us", "ratio" or "locks"
+  Bound bound;
   double target;
   const char* what;  // one line for --list
-  // The worse end of the interval must meet the target, not the value: where noise can be as large
-  // as what is measured, a value alone meets it by luck.
-  bool by_interval = false;
 
   bool wanted(const Options& options) const {
     return options.figure.empty() || options.figure == name;
@@ -64,12 +77,13 @@ struct Measured {
   double low, high;  // 95 % interval of `value`
   uint64_t n;        // samples, or pairs of a ratio
   std::string method;
+  std::string absent = {};  // why it could not be taken here; "": it was, and the numbers count
 
-  bool met() const {
-    const double judged = !figure->by_interval ? value : figure->at_most ? high : low;
-    return figure->at_most ? judged <= figure->target : judged >= figure->target;
-  }
+  Verdict verdict() const;
 };
+
+// A figure that cannot be taken here while others of its benchmark can.
+Measured absent_figure(const FigureDef& figure, const std::string& why);
 
 struct Benchmark {
   const char* name;

@@ -8,8 +8,9 @@
 namespace kvmm::bench {
 
 std::span<const Benchmark> benchmarks() {
-  static const std::array<Benchmark, 3> kAll = {fault_benchmark(), swapin_benchmark(),
-                                                engine_benchmark()};
+  static const std::array<Benchmark, 7> kAll = {
+      fault_benchmark(),   swapin_benchmark(),   session_benchmark(), engine_benchmark(),
+      control_benchmark(), metadata_benchmark(), peers_benchmark()};
   return kAll;
 }
 
@@ -20,6 +21,23 @@ const Benchmark* find_benchmark(const std::string& name) {
     }
   }
   return nullptr;
+}
+
+Verdict Measured::verdict() const {
+  if (figure->bound == Bound::kNone || !absent.empty()) {
+    return Verdict::kNone;
+  }
+  const auto meets = [this](double v) {
+    return figure->bound == Bound::kAtMost ? v <= figure->target : v >= figure->target;
+  };
+  return meets(low) && meets(high)   ? Verdict::kMet
+         : meets(low) || meets(high) ? Verdict::kOpen
+                                     : Verdict::kMissed;
+}
+
+Measured absent_figure(const FigureDef& figure, const std::string& why) {
+  say_progress(std::string(figure.name) + " is not taken: " + why);
+  return {&figure, 0, 0, 0, 0, "", why};
 }
 
 void say_progress(const std::string& what) {

@@ -14,11 +14,13 @@ CpuTime& CpuTime::operator+=(const CpuTime& other) {
   total_us += other.total_us;
   core_us += other.core_us;
   data_us += other.data_us;
+  control_us += other.control_us;
   return *this;
 }
 
 CpuTime CpuTime::operator-(const CpuTime& earlier) const {
-  return {total_us - earlier.total_us, core_us - earlier.core_us, data_us - earlier.data_us};
+  return {total_us - earlier.total_us, core_us - earlier.core_us, data_us - earlier.data_us,
+          control_us - earlier.control_us};
 }
 
 std::string CpuTime::text(uint64_t count) const {
@@ -40,6 +42,7 @@ CpuTime cpu_time() {
     std::ifstream(task.path() / "schedstat") >> ns;
     now.core_us += name == "kvmm-core" ? ns / 1e3 : 0;
     now.data_us += name == "kvmm-data" ? ns / 1e3 : 0;
+    now.control_us += name == "kvmm-ctl" ? ns / 1e3 : 0;
   }
   return now;
 }

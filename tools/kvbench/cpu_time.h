@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// CPU time of this process, and of it that of kvmm's two kinds of threads: what bounds a figure on
+// CPU time of this process, and of it that of kvmm's threads: what bounds a figure on
 // a machine with few cores.
 //
 // Thread safety: all functions may be called from any thread.
@@ -12,9 +12,10 @@
 namespace kvmm::bench {
 
 struct CpuTime {
-  double total_us = 0;  // of all threads, those that have ended too
-  double core_us = 0;   // of it, threads named kvmm-core
-  double data_us = 0;   // kvmm-data
+  double total_us = 0;    // of all threads, those that have ended too
+  double core_us = 0;     // of it, threads named kvmm-core
+  double data_us = 0;     // kvmm-data
+  double control_us = 0;  // kvmm-ctl
 
   CpuTime& operator+=(const CpuTime& other);
   CpuTime operator-(const CpuTime& earlier) const;

@@ -26,12 +26,14 @@ constexpr uint64_t kSwap = 1 << 30;
 constexpr unsigned kSlot = 0;
 
 constexpr std::array<FigureDef, 4> kFigures = {{
-    {"engine.resident_ratio", "ratio", false, 0.97,
-     "tokens a second, KV resident on kvmm, by the stock engine", true},
-    {"engine.resume_overhead", "ratio", true, 1.3,
-     "what a first token waits more after eviction, by a plain read of as many bytes", true},
-    {"engine.start_ratio", "ratio", true, 0.15, "time to start a server, by the stock engine's"},
-    {"engine.rss_ratio", "ratio", true, 0.15, "memory after the start, by the stock engine's"},
+    {"engine.resident_ratio", "ratio", Bound::kAtLeast, 0.97,
+     "tokens a second, KV resident on kvmm, by the stock engine"},
+    {"engine.resume_overhead", "ratio", Bound::kAtMost, 1.3,
+     "what a first token waits more after eviction, by a plain read of as many bytes"},
+    {"engine.start_ratio", "ratio", Bound::kAtMost, 0.15,
+     "time to start a server, by the stock engine's"},
+    {"engine.rss_ratio", "ratio", Bound::kAtMost, 0.15,
+     "memory after the start, by the stock engine's"},
 }};
 
 struct Size {

@@ -4,8 +4,6 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +17,7 @@
 #include <utility>
 
 #include "tools/kvbench/benchmark.h"
+#include "tools/kvbench/child_process.h"
 #include "tools/kvbench/plain_reads.h"
 #include "tools/kvbench/scratch.h"
 
@@ -26,71 +25,6 @@ namespace kvmm::bench {
 namespace {
 
 using Json = nlohmann::json;
-
-// Runs `arguments` with these three descriptors and more environment. It dies with us, and no
-// terminal's Ctrl-C but ours reaches it.
-pid_t run_child(const std::vector<std::string>& arguments,
-                const std::vector<std::pair<std::string, std::string>>& environment,
-                const std::array<int, 3>& descriptors) {
-  std::vector<char*> argv;
-  for (const std::string& a : arguments) {
-    argv.push_back(const_cast<char*>(a.c_str()));
-  }
-  argv.push_back(nullptr);
-  const pid_t parent = getpid();
-  const pid_t pid = fork();
-  if (pid != 0) {
-    if (pid < 0) {
-      throw Failure(kExitFailed, fmt::format("fork: {}", std::strerror(errno)));
-    }
-    return pid;
-  }
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, nullptr);
-  setpgid(0, 0);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (getppid() != parent) {
-    _exit(127);  // it ended before the line above
-  }
-  for (int fd = 0; fd < 3; ++fd) {
-    dup2(descriptors[static_cast<size_t>(fd)], fd);
-  }
-  for (const auto& [name, value] : environment) {
-    setenv(name.c_str(), value.c_str(), 1);
-  }
-  execvp(argv[0], argv.data());
-  _exit(127);
-}
-
-int anonymous_file() {
-  const int fd = memfd_create("kvbench-log", MFD_CLOEXEC);
-  if (fd < 0) {
-    throw Failure(kExitFailed, fmt::format("memfd: {}", std::strerror(errno)));
-  }
-  return fd;
-}
-
-std::string text_of(int fd) {
-  std::string text;
-  std::array<char, 4096> piece;
-  for (off_t at = 0;;) {
-    const ssize_t n = pread(fd, piece.data(), piece.size(), at);
-    if (n <= 0) {
-      return text;
-    }
-    text.append(piece.data(), static_cast<size_t>(n));
-    at += n;
-  }
-}
-
-std::array<int, 2> make_pipe() {
-  std::array<int, 2> ends{};
-  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw Failure(kExitFailed, fmt::format("pipe: {}", std::strerror(errno)));
-  }
-  return ends;
-}
 
 }  // namespace
 
@@ -103,7 +37,7 @@ EngineFiles find_engine() {
   const int out = anonymous_file();
   const int err = anonymous_file();
   const int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  const pid_t pid = run_child({"python3", fetch, "--offline"}, {}, {in, out, err});
+  const pid_t pid = run_child({"python3", fetch, "--offline"}, {}, {in, out, err}, SIGKILL);
   int status = 0;
   while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
@@ -176,26 +110,16 @@ void EngineProcess::spawn(const EngineFiles& files, const Config& config, const 
   in_ = to[1];
   out_ = from[0];
   log_ = anonymous_file();
-  pid_ = run_child(arguments, environment, {to[0], from[1], log_});
+  pid_ = run_child(arguments, environment, {to[0], from[1], log_}, SIGKILL);
   close(to[0]);
   close(from[1]);
 }
 
 Json EngineProcess::answer() {
-  size_t end = 0;
-  while ((end = pending_.find('\n')) == std::string::npos) {
-    std::array<char, 4096> piece;
-    const ssize_t n = read(out_, piece.data(), piece.size());
-    if (n < 0 && errno == EINTR) {
-      continue;
-    }
-    if (n <= 0) {
-      throw Failure(kExitFailed, "the engine has ended" + last_words());
-    }
-    pending_.append(piece.data(), static_cast<size_t>(n));
+  std::string line;
+  if (!read_line(out_, &pending_, &line)) {
+    throw Failure(kExitFailed, "the engine has ended" + last_words());
   }
-  const std::string line = pending_.substr(0, end);
-  pending_.erase(0, end + 1);
   Json reply = Json::parse(line, nullptr, false);
   if (reply.is_discarded() || !reply.contains("event")) {
     throw Failure(kExitFailed, "the engine says what is no answer: " + line.substr(0, 200));
@@ -224,14 +148,7 @@ std::string EngineProcess::last_words() const {
 }
 
 Json EngineProcess::ask(const Json& command) {
-  const std::string line = command.dump() + "\n";
-  for (size_t at = 0; at < line.size();) {
-    const ssize_t n = write(in_, line.data() + at, line.size() - at);
-    if (n < 0 && errno != EINTR) {
-      break;  // answer() says how it ended
-    }
-    at += n > 0 ? static_cast<size_t>(n) : 0;
-  }
+  write_line(in_, command.dump());
   return answer();
 }
 

@@ -24,9 +24,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr std::array<FigureDef, 3> kFigures = {{
-    {"fault.minor.64k.us", "us", true, 25, "touch of a resident 64 KiB page that is not mapped"},
-    {"fault.zero.2m.us", "us", true, 60, "first touch of a 2 MiB page, a zeroed frame is ready"},
-    {"fault.cpu_scaling", "ratio", true, 1.15,
+    {"fault.minor.64k.us", "us", Bound::kAtMost, 25,
+     "touch of a resident 64 KiB page that is not mapped"},
+    {"fault.zero.2m.us", "us", Bound::kAtMost, 60,
+     "first touch of a 2 MiB page, a zeroed frame is ready"},
+    {"fault.cpu_scaling", "ratio", Bound::kAtMost, 1.15,
      "CPU time of a minor fault over all threads, 2 sessions faulting by 1"},
 }};
 

@@ -26,19 +26,26 @@ double us_since(Clock::time_point start) {
 
 }  // namespace
 
-PlainReads::PlainReads(int fd, uint64_t size, unsigned depth) : fd_(fd) {
-  check(size <= kLane && depth != 0, "shape of the reads", size, depth);
+PlainReads::PlainReads(int fd, uint64_t size, unsigned depth, const ReadInto& into)
+    : fd_(fd),
+      own_place_(into.places != 0),
+      size_(own_place_ ? size : kLane),
+      places_(into.places == 0 ? depth : into.places) {
+  check(size <= kLane && depth != 0 && depth <= places_, "shape of the reads", size, depth);
   try {
-    memory_bytes_ = kLane * (depth + 1);  // one more: a whole huge page whatever the start is
+    memory_bytes_ = size_ * places_ + kLane;  // whole huge pages whatever the start is
     void* const memory =
         mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) {
       throw Failure(kExitFailed,
                     fmt::format("{} MiB of memory: {}", memory_bytes_ >> 20, std::strerror(errno)));
     }
-    memory_ = static_cast<char*>(memory);
-    (void)madvise(memory_, memory_bytes_, MADV_HUGEPAGE);  // a wish; small pages do too
-    std::memset(memory_, 1, memory_bytes_);                // it is there before anything is timed
+    mapped_ = static_cast<char*>(memory);
+    memory_ =
+        reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(memory) + kLane - 1) / kLane * kLane);
+    // A wish; other pages do too.
+    (void)madvise(mapped_, memory_bytes_, into.huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+    std::memset(mapped_, 1, memory_bytes_);  // it is there before anything is timed
     if (const int result = io_uring_queue_init(depth, &ring_, 0); result != 0) {
       throw Failure(kExitImpossible,
                     fmt::format("io_uring: {}; kernel.io_uring_disabled and the container's "
@@ -60,28 +67,31 @@ void PlainReads::release() {
   if (ring_open_) {
     io_uring_queue_exit(&ring_);
   }
-  if (memory_ != nullptr) {
-    munmap(memory_, memory_bytes_);
+  if (mapped_ != nullptr) {
+    munmap(mapped_, memory_bytes_);
   }
   close(fd_);
 }
 
 Pass PlainReads::read(const std::vector<PlainRead>& reads, uint64_t size, unsigned depth) {
-  check(size <= kLane && kLane * (depth + 1) <= memory_bytes_, "as it was made", size, depth);
+  check(size <= size_ && depth <= places_, "as it was made", size, depth);
   Pass pass;
   pass.latency_us.reserve(reads.size());
   struct Lane {
     Clock::time_point started;
     uint64_t first_word = 0;
+    char* place = nullptr;
   };
   std::vector<Lane> lanes(depth);
+  check(!own_place_ || reads.size() <= places_, "a place for each", reads.size(), places_);
   size_t next = 0;
   const auto submit = [&](unsigned lane) {
     io_uring_sqe* const sqe = io_uring_get_sqe(&ring_);
     check(sqe != nullptr, "a ring has as many entries as it is deep");
+    char* const place = memory_ + (own_place_ ? next : lane) * size_;
     const PlainRead& read = reads[next++];
-    lanes[lane] = {Clock::now(), read.first_word};
-    io_uring_prep_read(sqe, fd_, memory_ + lane * kLane, static_cast<unsigned>(size), read.offset);
+    lanes[lane] = {Clock::now(), read.first_word, place};
+    io_uring_prep_read(sqe, fd_, place, static_cast<unsigned>(size), read.offset);
     io_uring_sqe_set_data64(sqe, lane);
     return io_uring_submit(&ring_) == 1 ? 0 : EIO;
   };
@@ -111,7 +121,7 @@ Pass PlainReads::read(const std::vector<PlainRead>& reads, uint64_t size, unsign
       error = result < 0 ? -result : EIO;
     }
     uint64_t word = 0;
-    std::memcpy(&word, memory_ + lane * kLane, sizeof(word));
+    std::memcpy(&word, lanes[lane].place, sizeof(word));
     wrong += lanes[lane].first_word == 0 || word == lanes[lane].first_word ? 0 : 1;
     if (error == 0 && next < reads.size()) {
       error = submit(lane);

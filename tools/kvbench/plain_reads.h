@@ -28,11 +28,20 @@ struct PlainRead {
   uint64_t first_word = 0;  // what must be there; 0: anything
 };
 
+// Where plain reads put the bytes.
+struct ReadInto {
+  // 0: a place for each read in flight, used again and again. Else each read of a pass has a place
+  // of its own, as bytes must have that somebody wants to keep; `places` bounds the reads of a
+  // pass.
+  uint64_t places = 0;
+  bool huge = true;  // memory of 2 MiB pages, if the kernel gives them; else of 4 KiB
+};
+
 class PlainReads {
  public:
   // Reads of `fd` (O_DIRECT, owned from here on) of at most `size` <= 2 MiB, at most `depth` at
   // once. Throws Failure (77: no io_uring).
-  PlainReads(int fd, uint64_t size, unsigned depth);
+  PlainReads(int fd, uint64_t size, unsigned depth, const ReadInto& into = {});
   ~PlainReads();
   PlainReads(const PlainReads&) = delete;
   PlainReads& operator=(const PlainReads&) = delete;
@@ -46,9 +55,13 @@ class PlainReads {
   void release();
 
   int fd_ = -1;
+  bool own_place_ = false;
+  uint64_t size_ = 0;  // of a place
+  uint64_t places_ = 0;
   io_uring ring_{};
   bool ring_open_ = false;
-  char* memory_ = nullptr;
+  char* mapped_ = nullptr;
+  char* memory_ = nullptr;  // the first whole 2 MiB of it
   uint64_t memory_bytes_ = 0;
 };
 

@@ -13,7 +13,23 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 std::string target_text(const FigureDef& f) {
-  return fmt::format("{} {}{}", f.at_most ? "<=" : ">=", f.target, f.by_interval ? " (95 %)" : "");
+  return f.bound == Bound::kNone
+             ? "-"
+             : fmt::format("{} {}", f.bound == Bound::kAtMost ? "<=" : ">=", f.target);
+}
+
+const char* verdict_text(Verdict v) {
+  switch (v) {
+    case Verdict::kMet:
+      return "yes";
+    case Verdict::kMissed:
+      return "no";
+    case Verdict::kOpen:
+      return "open";
+    case Verdict::kNone:
+      break;
+  }
+  return "-";
 }
 
 std::string number(double v) {
@@ -27,7 +43,7 @@ std::string list_text() {
   for (const Benchmark& b : benchmarks()) {
     out += fmt::format("{:<10} {}\n", b.name, b.what);
     for (const FigureDef& f : b.figures) {
-      out += fmt::format("  {:<26} {:<6} {:<14} {}\n", f.name, f.unit, target_text(f), f.what);
+      out += fmt::format("  {:<33} {:<6} {:<9} {}\n", f.name, f.unit, target_text(f), f.what);
     }
   }
   return out;
@@ -47,16 +63,19 @@ std::string list_json() {
 }
 
 std::string table_text(const std::vector<Measured>& figures) {
-  std::string out = fmt::format("{:<26} {:>9} {:>19} {:>6}  {:<6} {:<14} {}\n", "figure", "value",
+  std::string out = fmt::format("{:<33} {:>9} {:>23} {:>6}  {:<6} {:<9} {}\n", "figure", "value",
                                 "95 % interval", "n", "unit", "target", "met");
   for (const Measured& m : figures) {
-    out += fmt::format("{:<26} {:>9} {:>19} {:>6}  {:<6} {:<14} {}\n", m.figure->name,
-                       number(m.value), number(m.low) + " .. " + number(m.high), m.n,
-                       m.figure->unit, target_text(*m.figure), m.met() ? "yes" : "no");
+    const bool taken = m.absent.empty();
+    out += fmt::format("{:<33} {:>9} {:>23} {:>6}  {:<6} {:<9} {}\n", m.figure->name,
+                       taken ? number(m.value) : "-",
+                       taken ? number(m.low) + " .. " + number(m.high) : "-", m.n, m.figure->unit,
+                       target_text(*m.figure), verdict_text(m.verdict()));
   }
-  out += "\n";
+  out += "\nmet: the whole interval meets the target; open: it reaches over the target\n\n";
   for (const Measured& m : figures) {
-    out += fmt::format("{}: {}\n", m.figure->name, m.method);
+    out += fmt::format("{}: {}\n", m.figure->name,
+                       m.absent.empty() ? m.method : "not taken: " + m.absent);
   }
   return out + fmt::format("\nmachine: {}\ncommit:  {}\n", machine_text(), commit_text());
 }
@@ -64,17 +83,27 @@ std::string table_text(const std::vector<Measured>& figures) {
 std::string table_json(const std::vector<Measured>& figures) {
   Json all = Json::array();
   for (const Measured& m : figures) {
-    all.push_back({{"figure", m.figure->name},
-                   {"value", m.value},
-                   {"low", m.low},
-                   {"high", m.high},
-                   {"n", m.n},
-                   {"unit", m.figure->unit},
-                   {"target", target_text(*m.figure)},
-                   {"met", m.met()},
-                   {"method", m.method},
-                   {"machine", machine_text()},
-                   {"commit", commit_text()}});
+    const bool taken = m.absent.empty();
+    const auto number_of = [taken](double v) { return taken ? Json(v) : Json(nullptr); };
+    const Verdict v = m.verdict();
+    Json row = {{"figure", m.figure->name},
+                {"value", number_of(m.value)},
+                {"low", number_of(m.low)},
+                {"high", number_of(m.high)},
+                {"n", m.n},
+                {"unit", m.figure->unit},
+                {"target", target_text(*m.figure)},
+                // Null: no target, or the interval reaches over it.
+                {"met", v == Verdict::kMet      ? Json(true)
+                        : v == Verdict::kMissed ? Json(false)
+                                                : Json(nullptr)},
+                {"method", m.method},
+                {"machine", machine_text()},
+                {"commit", commit_text()}};
+    if (!taken) {
+      row["absent"] = m.absent;
+    }
+    all.push_back(std::move(row));
   }
   return all.dump(2) + "\n";
 }

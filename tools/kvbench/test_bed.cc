@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/kvbench/test_bed.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -16,6 +18,7 @@
 #include <unordered_map>
 
 #include "runtime/base/check.h"
+#include "tools/kvbench/api_call.h"
 #include "tools/kvbench/scratch.h"
 
 namespace kvmm::bench {
@@ -25,23 +28,6 @@ using Clock = std::chrono::steady_clock;
 constexpr uint64_t kMiB = 1 << 20;
 constexpr auto kEvictMax = std::chrono::seconds(120);
 constexpr auto kEvictPoll = std::chrono::microseconds(200);
-
-void require(kvmm_status status, const char* what) {
-  if (status == KVMM_OK) {
-    return;
-  }
-  throw Failure(
-      status == KVMM_EPERMISSION || status == KVMM_ENOTSUPPORTED ? kExitImpossible : kExitFailed,
-      fmt::format("{}: {} ({})", what, kvmm_last_error(), kvmm_status_name(status)));
-}
-
-// KVMM_INIT of C, without a warning about the fields that it leaves 0.
-template <class Struct>
-Struct sized() {
-  Struct s{};
-  s.size = sizeof(s);
-  return s;
-}
 
 uint64_t number_of(uint64_t page) {
   return page * 0x9e3779b97f4a7c15u + 1;  // never 0, what a page that was not written reads as
@@ -114,7 +100,7 @@ void TestBed::open(const Options& options) {
     r.dram_bytes = bytes + bytes / 4 + 64 * kMiB;
     r.swap_path = swap.c_str();
     r.swap_bytes = swap_bytes;
-    r.flags = KVMM_RUNTIME_NO_CONTROL | KVMM_RUNTIME_VOLATILE;
+    r.flags = KVMM_RUNTIME_VOLATILE | (config_.control ? 0 : KVMM_RUNTIME_NO_CONTROL);
     require(kvmm_runtime_open(&r, &runtime_), "opening a runtime");
     plain_ = std::make_unique<PlainReads>(open_direct(swap), config_.page_size, config_.depth);
   }
@@ -268,6 +254,24 @@ void TestBed::verify(const std::vector<uint64_t>& order) const {
 }
 
 Pass TestBed::read_plainly(const std::vector<uint64_t>& order, unsigned depth) {
+  return plain_->read(reads_of(order), config_.page_size, depth);
+}
+
+Pass TestBed::read_and_keep(const std::vector<uint64_t>& order, unsigned depth) {
+  const std::vector<PlainRead> reads = reads_of(order);
+  if (keeping_ == nullptr) {
+    const int fd = fcntl(plain_->fd(), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+      throw Failure(kExitFailed, fmt::format("a descriptor: {}", std::strerror(errno)));
+    }
+    keeping_ = std::make_unique<PlainReads>(
+        fd, config_.page_size, config_.depth,
+        ReadInto{.places = order.size(), .huge = config_.page_size >= 2 * kMiB});
+  }
+  return keeping_->read(reads, config_.page_size, depth);
+}
+
+std::vector<PlainRead> TestBed::reads_of(const std::vector<uint64_t>& order) {
   if (places_.empty()) {
     locate();
   }
@@ -275,7 +279,7 @@ Pass TestBed::read_plainly(const std::vector<uint64_t>& order, unsigned depth) {
   for (const uint64_t i : order) {
     reads.push_back(places_[i]);
   }
-  return plain_->read(reads, config_.page_size, depth);
+  return reads;
 }
 
 // Where each page lies in the file, known by its number. Slots are aligned to their size.

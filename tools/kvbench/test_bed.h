@@ -31,6 +31,7 @@ class TestBed {
     uint64_t pages;         // of a session
     uint32_t sessions = 1;  // one behind the other
     unsigned depth = 1;     // of plain reads
+    bool control = false;   // with a control socket
   };
   // Everything in kvmm stays at its default, except that all pages fit into DRAM at once and that
   // the attributes of `options` are set. Throws Failure (77: this kernel or user cannot run kvmm).
@@ -68,11 +69,16 @@ class TestBed {
   void verify(const std::vector<uint64_t>& order) const;
   // The same pages read from the swap file. REQUIRES: filled and evicted before, not written since.
   Pass read_plainly(const std::vector<uint64_t>& order, unsigned depth);
+  // The same, each page into memory of its own that stays, of the kind that frames of that size are
+  // made of: 2 MiB pages, or 4 KiB ones for smaller frames. REQUIRES: `order` is never longer than
+  // the first time.
+  Pass read_and_keep(const std::vector<uint64_t>& order, unsigned depth);
 
  private:
   void open(const Options& options);
   void release();
   void locate();
+  std::vector<PlainRead> reads_of(const std::vector<uint64_t>& order);
 
   Config config_;
   kvmm_runtime* runtime_ = nullptr;
@@ -80,7 +86,7 @@ class TestBed {
   std::vector<kvmm_session*> sessions_;
   char* base_ = nullptr;
   std::vector<uint64_t> words_;  // of every page, but for the first
-  std::unique_ptr<PlainReads> plain_;
+  std::unique_ptr<PlainReads> plain_, keeping_;
   std::vector<PlainRead> places_;  // of each page in the file; empty: not looked for yet
 };
 
