@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "drivers/block_request.h"
 
+#include <algorithm>
+
 #include "runtime/base/check.h"
 
 namespace kvmm {
@@ -12,6 +14,16 @@ Errc check_block_request(const BlockRequest& r, const BlockInfo& info) noexcept 
   const uint64_t capacity = info.capacity.value();
   const uint64_t mask = info.alignment.value() - 1;
   const uint64_t length = r.length.value();
+  if (r.op == BlockOp::kGrow) {
+    if (info.grows_to.value() == 0) {
+      return Errc::kNotSupported;
+    }
+    if (length == 0 || ((r.offset | length) & mask) != 0 || r.offset > capacity) {
+      return Errc::kInvalid;
+    }
+    const uint64_t room = std::max(info.grows_to.value(), r.offset) - r.offset;
+    return length > room ? Errc::kNoSpace : Errc::kOk;
+  }
   if (length == 0 || length > info.length_max.value() || ((r.offset | length) & mask) != 0) {
     return Errc::kInvalid;
   }

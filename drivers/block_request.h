@@ -19,7 +19,8 @@ inline constexpr Bytes kBlockLengthMax = gib(1);
 
 // kOk, or kInvalid: length 0 or above info.length_max, an offset, length or address that is no
 // multiple of info.alignment, no buffer, or a range that leaves the capacity (also by overflow).
-// A flush has no range and always passes.
+// A flush has no range and always passes. kGrow: kNotSupported, kNoSpace (beyond info.grows_to), or
+// kInvalid (as above, or a gap behind the capacity).
 Errc check_block_request(const BlockRequest& r, const BlockInfo& info) noexcept;
 
 // Sets the result and gives the request back to its owner. REQUIRES: the driver owns `r`; it must

@@ -214,7 +214,13 @@ class CopyOps {
 
 // ---------------------------------------------------------------------------------------- blocks
 
-enum class BlockOp : uint8_t { kRead, kWrite, kFlush, kDiscard };
+enum class BlockOp : uint8_t {
+  kRead,
+  kWrite,
+  kFlush,
+  kDiscard,  // OPTIONAL (info().discards): the range gives its place back; its content is undefined
+  kGrow,     // OPTIONAL (info().grows_to): see BlockRequest::offset
+};
 // Who waits for it, most urgent first. A device may use it for I/O priorities.
 enum class Urgency : uint8_t { kFault, kPrefetch, kWriteback, kBackground };
 const char* urgency_name(Urgency u) noexcept;
@@ -224,7 +230,10 @@ struct BlockRequest : Request {
   Urgency urgency = Urgency::kFault;
   std::byte* data = nullptr;  // kRead, kWrite; host memory, aligned to info().alignment
   uint64_t offset = 0;        // bytes from the start of the device, aligned likewise
-  Bytes length;               // aligned likewise; <= info().length_max
+  Bytes length;               // aligned likewise; <= info().length_max (kGrow: any)
+  Tick submitted;             // the caller's; devices never look at it
+  // kGrow: when it has finished, the device has place for [offset, offset + length), taken from the
+  // file system, and a capacity of offset + length at least. offset <= capacity.
   // Results: kOk means all `length` bytes. A short read or write is kIo. kNoSpace (a sparse file
   // that cannot grow), kIo with os_error, kInvalid (alignment, outside capacity), kDeviceGone.
 };
@@ -236,6 +245,7 @@ struct BlockInfo {
   Bytes length_max;    // of one request
   uint32_t depth = 0;  // requests that make sense in flight at once
   bool discards = false;
+  Bytes grows_to;                 // kGrow: the largest capacity there can be; 0: it does not grow
   bool volatile_content = false;  // null: what is written is lost on purpose
 };
 
@@ -256,7 +266,8 @@ class BlockOps {
   // and the next call, which spares one system call or two for each completion of a busy owner; an
   // owner that never calls it is told of everything.
   virtual bool arm() { return false; }
-  // OPTIONAL, BLOCKING. Grows (never shrinks) the device. Errors: kNotSupported, kNoSpace, kIo.
+  // OPTIONAL, BLOCKING (set-up; kGrow is for while it runs). Grows (never shrinks) the device
+  // without taking place for it. Errors: kNotSupported, kNoSpace, kIo.
   virtual Result<void> resize(Bytes capacity) {
     (void)capacity;
     return Errc::kNotSupported;

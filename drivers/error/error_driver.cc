@@ -24,10 +24,9 @@ constexpr Word kActions[] = {
     {"refuse", static_cast<uint8_t>(ErrorAction::kRefuse)},
 };
 constexpr Word kOps[] = {
-    {"read", mask_of(BlockOp::kRead)},
-    {"write", mask_of(BlockOp::kWrite)},
-    {"flush", mask_of(BlockOp::kFlush)},
-    {"discard", mask_of(BlockOp::kDiscard)},
+    {"read", mask_of(BlockOp::kRead)},   {"write", mask_of(BlockOp::kWrite)},
+    {"flush", mask_of(BlockOp::kFlush)}, {"discard", mask_of(BlockOp::kDiscard)},
+    {"grow", mask_of(BlockOp::kGrow)},
 };
 
 template <size_t N>

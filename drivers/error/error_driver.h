@@ -21,8 +21,8 @@
 //   depth   256      requests that it works on at once
 //   rule    none     ACTION/key:value/key:value..., may be given many times
 //
-//   keys of a rule: op:read|write|flush|discard (several: op:read+write), nth:N, count:N (0: for
-//   ever), from:BYTES, to:BYTES (half-open), per_million:N, distance:BYTES, errno:5 (EIO, kIo),
+//   keys of a rule: op:read|write|flush|discard|grow (several: op:read+write), nth:N, count:N (0:
+//   for ever), from:BYTES, to:BYTES (half-open), per_million:N, distance:BYTES, errno:5 (EIO, kIo),
 //   errno:28 (ENOSPC, kNoSpace), errno:19 (ENODEV, kDeviceGone), other errno (kIo)
 //   example: rule=fail/op:write/nth:3/errno:28,rule=flip/op:read/count:0/per_million:1000
 //
@@ -61,7 +61,7 @@ using BlockOpMask = uint8_t;
 constexpr BlockOpMask mask_of(BlockOp op) {
   return static_cast<BlockOpMask>(1u << static_cast<unsigned>(op));
 }
-inline constexpr BlockOpMask kAllBlockOps = 0x0f;
+inline constexpr BlockOpMask kAllBlockOps = 0x1f;
 
 struct ErrorRule {
   ErrorAction action = ErrorAction::kFail;

@@ -48,6 +48,7 @@ BlockInfo SimDisk::info() const {
   i.length_max = kBlockLengthMax;
   i.depth = config_.depth;
   i.discards = true;
+  i.grows_to = config_.grows_to;
   return i;
 }
 
@@ -123,6 +124,9 @@ void SimDisk::perform(const Pending& p) {
       break;
     case BlockOp::kFlush:
       flush(p.flush_upto);
+      break;
+    case BlockOp::kGrow:
+      config_.capacity = std::max(config_.capacity, Bytes(r.offset + r.length.value()));
       break;
   }
 }

@@ -42,6 +42,7 @@ struct SimDiskConfig {
   Tick jitter;                // random, below this: completions change their order
   uint64_t bytes_per_s = 2'000'000'000;
   uint64_t seed = 0;
+  Bytes grows_to;  // kGrow takes place up to here, then the disk is full; 0: it does not grow
   // Errors: kInvalid with the field's name.
   Result<void> validate() const;
 };

@@ -13,6 +13,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstdio>
+#include <limits>
 #include <utility>
 
 #include "runtime/base/check.h"
@@ -95,6 +96,8 @@ SwapFile& SwapFile::operator=(SwapFile&& o) noexcept {
   std::swap(fd_, o.fd_);
   std::swap(is_device_, o.is_device_);
   std::swap(prealloc_, o.prealloc_);
+  std::swap(holes_, o.holes_);
+  std::swap(grows_to_, o.grows_to_);
   std::swap(discards_, o.discards_);
   std::swap(created_, o.created_);
   std::swap(size_before_, o.size_before_);
@@ -128,6 +131,9 @@ Result<SwapFile> SwapFile::open(const UringCalls& calls, const SwapFileConfig& c
   }
   if (r) {
     r = file.find_discard();
+  }
+  if (r) {
+    file.find_growth();
   }
   if (!r) {
     file.undo_open();
@@ -293,14 +299,34 @@ Result<void> SwapFile::find_discard() {
     struct stat now {};
     check(::fstat(fd_, &now) == 0, "fstat of an open device");
     // A hole in a device is "write zeroes" without a fallback to writing them.
-    discards_ = read_queue_limit(now.st_rdev, "write_zeroes_max_bytes") != 0;
+    holes_ = read_queue_limit(now.st_rdev, "write_zeroes_max_bytes") != 0;
+    discards_ = read_queue_limit(now.st_rdev, "discard_max_bytes") != 0 ? Discards::kDevice
+                : holes_                                                ? Discards::kHole
+                                                                        : Discards::kNot;
     return {};
   }
   // A hole behind the end of the file: no content there, but the same answer as inside.
   const off_t end = static_cast<off_t>(round_up(std::max(size_before_, capacity_.value()), kMiB));
-  discards_ = calls_.fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end,
-                               static_cast<off_t>(alignment_.value())) == 0;
+  holes_ = calls_.fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, end,
+                            static_cast<off_t>(alignment_.value())) == 0;
+  discards_ = holes_ ? Discards::kHole : Discards::kNot;
   return {};
+}
+
+// Place for the first bytes, which are written next in any case. A full disk says that it would.
+void SwapFile::find_growth() {
+  const bool works =
+      !is_device_ &&
+      (calls_.fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(alignment_.value())) == 0 ||
+       errno == ENOSPC || errno == EDQUOT);
+  grows_to_ = works ? size_limit() : Bytes(0);
+}
+
+Bytes SwapFile::size_limit() const {
+  struct rlimit limit {};
+  check(::getrlimit(RLIMIT_FSIZE, &limit) == 0, "getrlimit");
+  const auto most = static_cast<uint64_t>(std::numeric_limits<off_t>::max());
+  return Bytes(round_down(std::min<uint64_t>(limit.rlim_cur, most), alignment_.value()));
 }
 
 Error SwapFile::refuse_growth(Bytes capacity, int os_error) const {

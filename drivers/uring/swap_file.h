@@ -17,6 +17,8 @@
 // Thread safety: one thread. Ownership: the descriptor and its lock.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
 #include <utility>
 
@@ -47,7 +49,20 @@ class SwapFile {
   int fd() const { return fd_; }
   Bytes capacity() const { return capacity_; }
   Bytes alignment() const { return alignment_; }
-  bool discards() const { return discards_; }
+  // How the device gives place back: nothing, a hole (a file; a device: zeros without writing them)
+  // or a discard of the device.
+  enum class Discards : uint8_t { kNot, kHole, kDevice };
+  Discards discards() const { return discards_; }
+  // The device has refused one: the next best.
+  void discard_refused() {
+    discards_ = discards_ == Discards::kDevice && holes_ ? Discards::kHole : Discards::kNot;
+  }
+  // What fallocate could grow it to by the limits of when it was opened; 0: it cannot.
+  Bytes grows_to() const { return grows_to_; }
+  // NON-BLOCKING. What it can by the limits of now: beyond them the kernel sends SIGXFSZ.
+  Bytes size_limit() const;
+  // fallocate has made it that long.
+  void grown(Bytes capacity) { capacity_ = std::max(capacity_, capacity); }
   const std::string& path() const { return path_; }
 
   // BLOCKING. A file grows to `capacity`; a block device can only be found to have grown. On an
@@ -66,19 +81,22 @@ class SwapFile {
   Result<void> find_alignment();
   Result<void> find_size(Bytes wanted);
   Result<void> find_discard();
+  void find_growth();
   Result<void> fill(Bytes from, Bytes to);  // prealloc of [from, to)
   Error refuse(Errc code, const std::string& text, int os_error) const;
   Error refuse_growth(Bytes capacity, int os_error) const;
 
-  // Constant after open(), but for capacity_, which only grows.
+  // Constant after open(), but for capacity_, which only grows, and discards_.
   UringCalls calls_{};
   std::string path_;
   int fd_ = -1;
   bool is_device_ = false;
   bool prealloc_ = false;
-  bool discards_ = false;
+  bool holes_ = false;  // a hole can be made
+  Bytes grows_to_;
   bool created_ = false;      // by this open: undone by unlink
   uint64_t size_before_ = 0;  // of a regular file, for the undo
+  Discards discards_ = Discards::kNot;
   Bytes capacity_;
   Bytes alignment_;
 };

@@ -3,6 +3,7 @@
 
 #include <linux/falloc.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -47,6 +48,17 @@ uint16_t io_priority(Urgency u) {
   constexpr uint16_t kClassBestEffort = 2 << 13;
   constexpr uint16_t kLevel[] = {0, 3, 5, 7};
   return static_cast<uint16_t>(kClassBestEffort | kLevel[static_cast<size_t>(u) & 3]);
+}
+
+// BLKDISCARD without its waiting (Linux 6.12); older kernels answer EOPNOTSUPP or EINVAL.
+void prepare_discard(io_uring_sqe* sqe, int fd, uint64_t offset, uint64_t length) {
+  constexpr uint32_t kBlockUringCmdDiscard = _IO(0x12, 0);
+  io_uring_prep_nop(sqe);
+  sqe->opcode = IORING_OP_URING_CMD;
+  sqe->fd = fd;
+  sqe->cmd_op = kBlockUringCmdDiscard;
+  sqe->addr = offset;
+  sqe->addr3 = length;
 }
 
 // What /proc/sys/kernel/io_uring_disabled says, or -1 on kernels without it.
@@ -233,7 +245,8 @@ BlockInfo UringBlock::info() const {
   i.alignment = file_->alignment();
   i.length_max = kBlockLengthMax;
   i.depth = depth_;
-  i.discards = file_->discards() && !discard_refused_;
+  i.discards = file_->discards() != SwapFile::Discards::kNot;
+  i.grows_to = file_->grows_to();
   return i;
 }
 
@@ -257,8 +270,16 @@ void UringBlock::prepare(uint32_t slot) {
       io_uring_prep_fsync(sqe, file_->fd(), IORING_FSYNC_DATASYNC);
       break;
     case BlockOp::kDiscard:
+      if (file_->discards() == SwapFile::Discards::kDevice) {
+        prepare_discard(sqe, file_->fd(), offset, length);
+        break;
+      }
       io_uring_prep_fallocate(sqe, file_->fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                               static_cast<off_t>(offset), static_cast<off_t>(length));
+      break;
+    case BlockOp::kGrow:
+      io_uring_prep_fallocate(sqe, file_->fd(), 0, static_cast<off_t>(offset),
+                              static_cast<off_t>(length));
       break;
   }
   io_uring_sqe_set_data64(sqe, slot);
@@ -272,6 +293,10 @@ size_t UringBlock::submit(std::span<BlockRequest* const> requests) {
     Errc refused = check_block_request(*r, limits);
     if (refused == Errc::kOk && r->op == BlockOp::kDiscard && !limits.discards) {
       refused = Errc::kNotSupported;
+    }
+    if (refused == Errc::kOk && r->op == BlockOp::kGrow &&
+        Bytes(r->offset + r->length.value()) > file_->size_limit()) {
+      refused = Errc::kNoSpace;
     }
     if (refused == Errc::kOk && ring_error_ != 0) {
       refused = Errc::kDeviceGone;
@@ -365,13 +390,21 @@ void UringBlock::complete(uint32_t slot, int32_t res) {
       prepare(slot);
       return;
     }
-    if (res == -EOPNOTSUPP && r.op == BlockOp::kDiscard) {
-      discard_refused_ = true;
+    if (r.op == BlockOp::kDiscard && (res == -EOPNOTSUPP || res == -EINVAL || res == -ENOTTY) &&
+        file_->discards() != SwapFile::Discards::kNot) {
+      file_->discard_refused();
+      if (file_->discards() != SwapFile::Discards::kNot && ring_error_ == 0) {
+        prepare(slot);
+        return;
+      }
     }
     finish(slot, io_errc(-res), -res);
     return;
   }
-  if (r.op == BlockOp::kFlush || r.op == BlockOp::kDiscard) {
+  if (r.op != BlockOp::kRead && r.op != BlockOp::kWrite) {
+    if (r.op == BlockOp::kGrow) {
+      file_->grown(Bytes(r.offset + r.length.value()));
+    }
     finish(slot, Errc::kOk, 0);
     return;
   }

@@ -16,7 +16,8 @@
 //      the kernel has not seen, and every later one, finishes with kDeviceGone.
 //
 // Results of the kernel's errno: ENOSPC, EDQUOT, EFBIG -> kNoSpace; ENODEV, ENXIO, ESHUTDOWN ->
-// kDeviceGone; EOPNOTSUPP -> kNotSupported (and info().discards becomes false); ECANCELED for good
+// kDeviceGone; EOPNOTSUPP -> kNotSupported (of a discard: when no other way is left, and
+// info().discards becomes false); ECANCELED for good
 // -> kLimit (the user has no threads left for the kernel's workers); the end of the file (somebody
 // truncated it) -> kIo with ENODATA; all others kIo.
 //
@@ -85,7 +86,6 @@ class UringBlock final : public BlockOps {
   std::vector<uint32_t> free_;    // slots, used as a stack
   std::vector<uint32_t> queued_;  // slots whose SQE the kernel has not taken yet, oldest first
   int ring_error_ = 0;            // errno that ended the ring, or 0
-  bool discard_refused_ = false;
   bool arms_ = false;  // the owner calls arm() before it sleeps: no ticks in between
 };
 

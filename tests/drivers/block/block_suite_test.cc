@@ -246,6 +246,35 @@ TEST_P(BlockSuite, GrowsAndNeverShrinks) {
   EXPECT_EQ(rig_.block().info().capacity, kCapacity * 2);
 }
 
+TEST_P(BlockSuite, GrowsWhileItRunsIfItSaysSo) {
+  const Bytes most = info_.grows_to;
+  const uint64_t end = kCapacity.value();
+  if (most.value() == 0) {
+    EXPECT_EQ(rig_.run(BlockOp::kGrow, nullptr, end, kMiB), Errc::kNotSupported);
+    EXPECT_EQ(rig_.block().info().capacity, kCapacity);
+    return;
+  }
+  ASSERT_GE(most, kCapacity * 2);
+  EXPECT_EQ(rig_.run(BlockOp::kGrow, nullptr, end, unit_ / 2), Errc::kInvalid);
+  EXPECT_EQ(rig_.run(BlockOp::kGrow, nullptr, end + unit_, unit_), Errc::kInvalid) << "a gap";
+  EXPECT_EQ(rig_.run(BlockOp::kGrow, nullptr, end, 0), Errc::kInvalid);
+  EXPECT_EQ(rig_.block().info().capacity, kCapacity);
+  ASSERT_EQ(rig_.run(BlockOp::kGrow, nullptr, end, kMiB), Errc::kOk);
+  EXPECT_EQ(rig_.block().info().capacity, kCapacity + mib(1));
+  Buffer out(unit_, 3);
+  Buffer in(unit_, 4);
+  ASSERT_EQ(rig_.run(BlockOp::kRead, &in, end, unit_), Errc::kOk);
+  EXPECT_TRUE(in.all_zero());
+  ASSERT_EQ(rig_.run(BlockOp::kWrite, &out, end + kMiB - unit_, unit_), Errc::kOk);
+  ASSERT_EQ(rig_.run(BlockOp::kRead, &in, end + kMiB - unit_, unit_), Errc::kOk);
+  EXPECT_TRUE(in == out);
+  // Place that is there already may be asked for again: what is in it stays.
+  ASSERT_EQ(rig_.run(BlockOp::kGrow, nullptr, end, kMiB), Errc::kOk);
+  EXPECT_EQ(rig_.block().info().capacity, kCapacity + mib(1));
+  ASSERT_EQ(rig_.run(BlockOp::kRead, &in, end + kMiB - unit_, unit_), Errc::kOk);
+  EXPECT_TRUE(in == out);
+}
+
 TEST_P(BlockSuite, ABatchOfNothingAndAPollOfNothing) {
   EXPECT_EQ(rig_.block().submit({}), 0u);
   rig_.block().poll();

@@ -274,7 +274,12 @@ TEST_F(UringFile, FileSizeLimitIsNoSpaceAndNoSignal) {
         if (!device.ok()) {
           return 3;
         }
-        BlockOps& block = *(*device)->block();
+        BlockRig rig;
+        rig.device = std::move(*device);
+        BlockOps& block = rig.block();
+        if (rig.run(BlockOp::kGrow, nullptr, 2 << 20, 1 << 20) != Errc::kNoSpace) {
+          return 5;
+        }
         return block.resize(mib(3)).code() == Errc::kNoSpace && block.info().capacity == mib(2) ? 0
                                                                                                 : 4;
       }),
@@ -337,6 +342,21 @@ TEST_F(UringSmallDisk, AFullDiskIsNoSpaceForASparseFile) {
   rig.device.reset();
 }
 
+TEST_F(UringSmallDisk, AFullDiskIsKnownBeforeAnythingIsWritten) {
+  BlockRig rig;
+  const std::string path = mount_point_ + "/swap";
+  rig.device = bind_or_fail(make_uring_driver(), file_info(path, "size=64K"));
+  ASSERT_NE(rig.device, nullptr);
+  ASSERT_EQ(rig.run(BlockOp::kGrow, nullptr, 64 * kKiB, kMiB), Errc::kOk);
+  BlockRequest r = rig.request(BlockOp::kGrow, nullptr, 64 * kKiB + kMiB, 64 * kMiB);
+  EXPECT_EQ(rig.run(r), Errc::kNoSpace);
+  EXPECT_EQ(r.os_error, ENOSPC);
+  EXPECT_EQ(rig.block().info().capacity.value(), 64 * kKiB + kMiB);
+  Buffer b(kMiB, 1);
+  EXPECT_EQ(rig.run(BlockOp::kWrite, &b, 64 * kKiB, kMiB), Errc::kOk) << "what it has, it has";
+  rig.device.reset();
+}
+
 TEST_F(UringSmallDisk, AFullDiskRefusesPreallocation) {
   const std::string path = mount_point_ + "/swap";
   const Error e = refusal(path, "size=64M,prealloc=1");
@@ -395,6 +415,26 @@ TEST_F(UringDeviceNode, HasOneUser) {
   auto first = bind(loop_, "");
   ASSERT_TRUE(first.ok());
   EXPECT_EQ(refusal(loop_, "").code, Errc::kBusy);
+}
+
+TEST_F(UringDeviceNode, ADiscardReachesTheDevice) {
+  BlockRig rig;
+  rig.device = bind_or_fail(make_uring_driver(), file_info(loop_, ""));
+  if (!rig.block().info().discards) {
+    GTEST_SKIP() << "uring_device_discard: this file system's loop devices have no discard";
+  }
+  const auto blocks = [&] {
+    struct stat s {};
+    EXPECT_EQ(::stat(image_.c_str(), &s), 0);
+    return s.st_blocks;
+  };
+  Buffer b(4 * kMiB, 1);
+  ASSERT_EQ(rig.run(BlockOp::kWrite, &b, 0, b.size()), Errc::kOk);
+  ASSERT_EQ(rig.run(BlockOp::kFlush, nullptr, 0, 0), Errc::kOk);
+  const auto full = blocks();
+  EXPECT_EQ(rig.run(BlockOp::kDiscard, nullptr, kMiB, 2 * kMiB), Errc::kOk);
+  EXPECT_LE(blocks() * 512, full * 512 - (1 << 20));
+  rig.device.reset();
 }
 
 TEST_F(UringDeviceNode, AnErrorOfTheDeviceIsIo) {
