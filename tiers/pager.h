@@ -47,10 +47,13 @@ class PagerOps {
   virtual const char* pager_name() const = 0;
   // Whether it can keep anything at all now.
   virtual bool empty() const = 0;
-  // A slot for `size` bytes, a power of two. Errors: kNoSpace (full), kInvalid (no such size).
+  // A slot for `size` bytes, a power of two. Errors: kNoSpace (full), kIo (every device fails),
+  // kAgain (one grows: ask again then), kInvalid (no such size).
   virtual Result<SlotId> allocate(Bytes size) = 0;
   // REQUIRES of all below: the slot is allocated. No I/O on it is in flight.
   virtual void free(SlotId slot) = 0;
+  // As free; the slot has lost what it held, or might: it is never given out again.
+  virtual void retire(SlotId slot) = 0;
   // Whether a freed slot can be given out again (not one of an area that is being emptied).
   virtual bool accepting(SlotId slot) const = 0;
   virtual Backing backing(SlotId slot) const = 0;
@@ -61,6 +64,10 @@ class PagerOps {
   virtual Result<void> verify(SlotId slot, const PageIdentity& identity, uint64_t checksum) = 0;
   // I/O on it failed: kNoSpace, kIo, kDeviceGone.
   virtual void failed(SlotId slot, Errc why) = 0;
+  // The content could not be had, and is given up: as free, or retire if the place is to blame.
+  virtual void lost(SlotId slot, Errc why) = 0;
+  // A request at backing(slot) came back, well or badly: for the figures of its device.
+  virtual void done(SlotId slot, const BlockRequest& io, Tick now) = 0;
 };
 
 }  // namespace kvmm

@@ -46,6 +46,10 @@ Result<SlotId> SwapArea::allocate(Bytes size) {
   if (cls == kClasses) {
     return Errc::kInvalid;
   }
+  if (health_.verdict() == SwapHealth::Verdict::kFailing ||
+      health_.verdict() == SwapHealth::Verdict::kGone) {
+    return Errc::kIo;
+  }
   if (!accepting_ || device_full_) {
     ++stats_.full;
     return Errc::kNoSpace;
@@ -55,11 +59,18 @@ Result<SlotId> SwapArea::allocate(Bytes size) {
     uint32_t e = 0;
     if (free_old_.head != 0) {
       unlink(free_old_, e = free_old_.head - 1);
+    } else if (next_fresh_ < grown_) {
+      e = next_fresh_++;
     } else if (free_.head != 0) {
       unlink(free_, e = free_.head - 1);
-    } else if (next_fresh_ < extents_.size()) {
-      e = next_fresh_++;
+      --given_back_;
+    } else if (grown_ < extents_.size() && !grow_refused_) {
+      starving_ = true;
+      return Errc::kAgain;
+    } else if (discards_in_flight_ != 0) {
+      return Errc::kAgain;
     } else {
+      starving_ = starving_ || grown_ < extents_.size();
       ++stats_.full;
       return Errc::kNoSpace;
     }
@@ -100,7 +111,7 @@ bool SwapArea::is_used(SlotId slot) const {
   }
   const auto unit = static_cast<uint32_t>(slot.unit() % units_per_extent_);
   const uint32_t i = unit >> x.cls;
-  return (i << x.cls) == unit && ((x.taken[i / 64] >> (i % 64)) & 1) != 0;
+  return (i << x.cls) == unit && (((x.taken[i / 64] & ~x.retired[i / 64]) >> (i % 64)) & 1) != 0;
 }
 
 uint32_t SwapArea::extent_of(SlotId slot) const {
@@ -118,21 +129,28 @@ Bytes SwapArea::offset_of(SlotId slot) const {
   return Bytes(g.data_offset) + g.unit * slot.unit();
 }
 
-void SwapArea::free(SlotId slot) {
+// What free and retire share: the slot holds nothing any more. Returns its extent.
+uint32_t SwapArea::forget(SlotId slot) {
   const uint32_t e = extent_of(slot);
-  Extent& x = extents_[e];
-  const uint32_t cls = x.cls;
-  const auto i = static_cast<uint32_t>(slot.unit() % units_per_extent_) >> cls;
   SlotHeader& h = headers_[slot.unit()];
   if (!h.empty()) {
     h = SlotHeader{};
     mark_dirty(slot.unit());
     device_full_ = false;
   }
-  x.taken[i / 64] &= ~(uint64_t{1} << (i % 64));
+  const uint32_t cls = extents_[e].cls;
   --used_of_[cls];
   used_ -= superblock_.geometry.unit * (uint64_t{1} << cls);
   ++stats_.frees;
+  return e;
+}
+
+void SwapArea::free(SlotId slot) {
+  const uint32_t e = forget(slot);
+  Extent& x = extents_[e];
+  const uint32_t cls = x.cls;
+  const auto i = static_cast<uint32_t>(slot.unit() % units_per_extent_) >> cls;
+  x.taken[i / 64] &= ~(uint64_t{1} << (i % 64));
   if (x.state == Extent::kFull) {
     x.state = Extent::kPartial;
     push_front(partial_[cls], e);
@@ -144,6 +162,14 @@ void SwapArea::free(SlotId slot) {
     x.old = true;
     push_front(free_old_, e);
   }
+}
+
+void SwapArea::retire(SlotId slot) {
+  Extent& x = extents_[forget(slot)];
+  const auto i = static_cast<uint32_t>(slot.unit() % units_per_extent_) >> x.cls;
+  x.retired[i / 64] |= uint64_t{1} << (i % 64);
+  ++retired_of_[x.cls];
+  retired_ += superblock_.geometry.unit * (uint64_t{1} << x.cls);
 }
 
 SlotId SwapArea::next_used_slot(SlotId after) const {
@@ -161,7 +187,7 @@ SlotId SwapArea::next_used_slot(SlotId after) const {
     const uint32_t slots = slots_of(x.cls);
     uint32_t i = (unit + (1U << x.cls) - 1) >> x.cls;
     while (i < slots) {
-      const uint64_t word = x.taken[i / 64] >> (i % 64);
+      const uint64_t word = (x.taken[i / 64] & ~x.retired[i / 64]) >> (i % 64);
       if (word != 0) {
         i += static_cast<uint32_t>(std::countr_zero(word));
         return SlotId::make(id_, e * units_per_extent_ + (uint64_t{i} << x.cls));
@@ -282,25 +308,85 @@ void SwapArea::index_written(const IndexWrite& write, bool ok) {
 // ------------------------------------------------------------------------------------- discards
 
 size_t SwapArea::take_discards(std::span<Discard> out) {
+  constexpr uint32_t kRunMax = 64;  // 128 MiB: a longer request would hold up what comes behind it
   size_t n = 0;
   const SwapGeometry& g = superblock_.geometry;
-  while (info_.discards && n < out.size() && free_old_.tail != 0) {
-    const uint32_t e = free_old_.tail - 1;
-    unlink(free_old_, e);
-    extents_[e].state = Extent::kDiscarding;
-    out[n++] = Discard{g.data_offset + g.extent.value() * e, g.extent, e};
-    ++discards_in_flight_;
+  const auto waits = [&](uint32_t e) {
+    return e < next_fresh_ && extents_[e].state == Extent::kFree && extents_[e].old;
+  };
+  while (n < out.size() && has_discards()) {
+    uint32_t first = free_old_.tail - 1;
+    uint32_t end = first + 1;
+    while (end - first < kRunMax && waits(end)) {
+      ++end;
+    }
+    while (end - first < kRunMax && first != 0 && waits(first - 1)) {
+      --first;
+    }
+    for (uint32_t e = first; e < end; ++e) {
+      unlink(free_old_, e);
+      extents_[e].state = Extent::kDiscarding;
+      ++discards_in_flight_;
+    }
+    const uint32_t count = end - first;
+    out[n++] = Discard{g.data_offset + g.extent.value() * first, g.extent * count, first, count};
   }
   return n;
 }
 
-void SwapArea::discarded(const Discard& discard) {
-  Extent& x = extents_[discard.extent];
-  check(x.state == Extent::kDiscarding, "discarded: the extent was taken", discard.extent, x.state);
-  x.state = Extent::kFree;
-  x.old = false;
-  --discards_in_flight_;
-  push_front(free_, discard.extent);
+void SwapArea::discarded(const Discard& discard, Errc result) {
+  check(discard.count != 0, "discarded: it was taken", discard.extent, discard.count);
+  for (uint32_t e = discard.extent; e < discard.extent + discard.count; ++e) {
+    Extent& x = extents_[e];
+    check(x.state == Extent::kDiscarding, "discarded: the extent was taken", e, x.state);
+    x.state = Extent::kFree;
+    x.old = false;
+    --discards_in_flight_;
+    ++given_back_;
+    push_front(free_, e);
+  }
+  if (result == Errc::kOk) {
+    stats_.discarded_bytes += discard.length.value();
+  } else if (result == Errc::kNotSupported) {
+    info_.discards = false;
+  }
+}
+
+// ------------------------------------------------------------------------------------- growth
+
+bool SwapArea::take_growth(Tick now, Growth* out) {
+  constexpr uint32_t kStepMin = 4;  // extents: 8 MiB
+  const auto total = static_cast<uint32_t>(extents_.size());
+  if (growing_ || !accepting_ || grown_ == total || now < grow_after_) {
+    return false;
+  }
+  // By a quarter of what there is, so that a large area is not asked for in thousands of pieces.
+  const uint32_t step =
+      std::min({std::max(kStepMin, grown_ / 4), total - grown_, std::max(step_max_, uint32_t{1})});
+  if (!starving_ && (grow_refused_ || grown_ - next_fresh_ > step / 2 || free_old_.head != 0)) {
+    return false;
+  }
+  const SwapGeometry& g = superblock_.geometry;
+  *out = Growth{g.data_offset + g.extent.value() * grown_, g.extent * step, step};
+  growing_ = true;
+  return true;
+}
+
+void SwapArea::grew(const Growth& growth, Errc result, Tick now) {
+  check(growing_, "grew: it was taken", growth.count, grown_);
+  growing_ = false;
+  if (result == Errc::kOk) {
+    grown_ += growth.count;
+    step_max_ = std::min(kGrowthMax, std::max(step_max_, uint32_t{1}) * 2);
+    starving_ = grow_refused_ = false;
+    grow_after_ = Tick(0);
+    return;
+  }
+  step_max_ = growth.count / 2;
+  if (growth.count == 1 || result != Errc::kNoSpace) {
+    grow_refused_ = true;
+    grow_after_ = now + millis(1000);
+  }
 }
 
 // ------------------------------------------------------------------------------------- figures
@@ -312,14 +398,25 @@ SlotClassStats SwapArea::class_stats(Bytes size) const {
   if (cls != kClasses) {
     s.extents = extents_of_[cls];
     s.used = used_of_[cls];
-    s.free = extents_of_[cls] * slots_of(cls) - used_of_[cls];
+    s.retired = retired_of_[cls];
+    s.free = extents_of_[cls] * slots_of(cls) - used_of_[cls] - retired_of_[cls];
   }
   return s;
 }
 
+Bytes SwapArea::free_bytes() const {
+  if (!accepting_ || device_full_) {
+    return Bytes(0);
+  }
+  const uint64_t extents = grow_refused_ ? grown_ : extents_.size();
+  return superblock_.geometry.extent * extents - used_ - retired_;
+}
+
 void SwapArea::check_invariants() const {
   Bytes used;
+  Bytes retired;
   std::array<uint64_t, kClasses> slots{};
+  std::array<uint64_t, kClasses> bad{};
   std::array<uint64_t, kClasses> extents{};
   uint64_t free = 0;
   uint64_t discarding = 0;
@@ -330,6 +427,11 @@ void SwapArea::check_invariants() const {
       bits += static_cast<uint32_t>(std::popcount(word));
     }
     check(bits == x.used, "extent: its used slots", bits, x.used);
+    uint32_t lost = 0;
+    for (size_t w = 0; w < x.retired.size(); ++w) {
+      check((x.retired[w] & ~x.taken[w]) == 0, "a retired slot is not free", e, w);
+      lost += static_cast<uint32_t>(std::popcount(x.retired[w]));
+    }
     const bool carved = x.state == Extent::kPartial || x.state == Extent::kFull;
     check(carved == (x.used != 0), "an extent without used slots has no class", e, x.used);
     check((x.state == Extent::kFresh) == (e >= next_fresh_), "fresh extents are the last", e,
@@ -339,9 +441,11 @@ void SwapArea::check_invariants() const {
     if (carved) {
       check((x.state == Extent::kFull) == (x.used == slots_of(x.cls)), "extent: full or not", e,
             x.used);
-      slots[x.cls] += x.used;
+      slots[x.cls] += x.used - lost;
+      bad[x.cls] += lost;
       ++extents[x.cls];
-      used += superblock_.geometry.unit * (uint64_t{x.used} << x.cls);
+      used += superblock_.geometry.unit * (uint64_t{x.used - lost} << x.cls);
+      retired += superblock_.geometry.unit * (uint64_t{lost} << x.cls);
     }
     for (uint32_t u = 0; u < units_per_extent_; ++u) {
       const uint64_t unit = uint64_t{e} * units_per_extent_ + u;
@@ -350,18 +454,24 @@ void SwapArea::check_invariants() const {
     }
   }
   check(used == used_, "area: used bytes", used, used_);
+  check(retired == retired_ && bad == retired_of_, "area: retired bytes", retired, retired_);
+  check(next_fresh_ <= grown_ && grown_ <= extents_.size(), "area: slots lie where it has grown to",
+        next_fresh_, grown_);
   check(slots == used_of_ && extents == extents_of_, "area: slots and extents by class");
   check(discarding == discards_in_flight_, "area: discards in flight", discarding,
         discards_in_flight_);
   uint64_t listed = 0;
+  uint64_t given_back = 0;
   for (const List* list : {&free_old_, &free_}) {
     for (uint32_t at = list->head; at != 0; at = extents_[at - 1].next) {
       const Extent& x = extents_[at - 1];
       check(x.state == Extent::kFree && x.old == (list == &free_old_), "free list: its extents",
             at - 1, x.state);
       ++listed;
+      given_back += list == &free_ ? 1 : 0;
     }
   }
+  check(given_back == given_back_, "area: extents given back", given_back, given_back_);
   check(listed == free, "area: free extents are listed once", listed, free);
   check(free_buffers_.size() + index_in_flight_ == config_.index_buffers, "area: index buffers",
         free_buffers_.size(), index_in_flight_);

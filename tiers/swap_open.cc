@@ -19,12 +19,16 @@ constexpr uint64_t kBlankHead = kMiB;
 constexpr uint64_t kBlankTail = 128 * kKiB;
 
 constexpr uint32_t kIndexBuffersMax = 4096;
+constexpr Bytes kSizeMax = Bytes(uint64_t{1} << 50);  // its headers in memory: 16 TiB of addresses
 
 }  // namespace
 
 Result<void> SwapAreaConfig::validate() const {
   if (name.empty()) {
     return Error(Errc::kInvalid, "a swap area needs a name");
+  }
+  if (size > kSizeMax) {
+    return Error(Errc::kInvalid, name + ": a swap area has at most 1 PiB");
   }
   if (index_buffers == 0 || index_buffers > kIndexBuffersMax) {
     return Error(Errc::kInvalid, "index_buffers must be 1 to 4096");
@@ -52,6 +56,9 @@ Result<std::unique_ptr<SwapArea>> SwapArea::open(BlockOps& block, SwapAreaConfig
     return r.error();
   }
   if (Result<void> r = area->allocate_tables(); !r) {
+    return r.error();
+  }
+  if (Result<void> r = area->make_room(); !r) {
     return r.error();
   }
   // The first index buffer is aligned and not yet in use.
@@ -109,7 +116,7 @@ Result<void> SwapArea::check_device() {
   }
   if (info_.capacity.value() == 0 && config_.size.value() != 0) {
     // An empty file: nothing there that growing could harm.
-    if (Result<void> grown = block_.resize(config_.size); !grown) {
+    if (Result<void> grown = block_.resize(kSuperblockSize); !grown) {
       return grown.error();
     }
     info_ = block_.info();
@@ -152,7 +159,8 @@ Result<void> SwapArea::identify() {
                      ": the area is dedicated to another model; use another file, or "
                      "delete it");
   }
-  if (config_.size > info_.capacity) {
+  Bytes most = std::max(info_.capacity, info_.grows_to);
+  if (config_.size > most && info_.grows_to.value() == 0) {
     if (Result<void> grown = block_.resize(config_.size); !grown) {
       return Error(grown.code() == Errc::kNotSupported ? Errc::kInvalid : grown.code(),
                    config_.name + ": the device has " + std::to_string(info_.capacity.value()) +
@@ -160,10 +168,15 @@ Result<void> SwapArea::identify() {
                    grown.error().os_error);
     }
     info_ = block_.info();
+    most = info_.capacity;
+  }
+  if (config_.size > most) {
+    return Error(Errc::kNoSpace, config_.name + ": can grow to " + std::to_string(most.value()) +
+                                     " bytes, not to " + std::to_string(config_.size.value()) +
+                                     "; a file: see ulimit -f");
   }
   // What an earlier opening left is given up, so the layout may be a new one.
-  const Bytes size =
-      config_.size.value() == 0 ? info_.capacity : std::min(config_.size, info_.capacity);
+  const Bytes size = config_.size.value() == 0 ? info_.capacity : std::min(config_.size, most);
   auto geometry = lay_out(size, config_.unit, config_.extent);
   if (!geometry) {
     return Error(geometry.code(), config_.name + ": " + geometry.error().detail);
@@ -223,6 +236,21 @@ Result<void> SwapArea::allocate_tables() {
   for (uint32_t b = config_.index_buffers; b-- > 0;) {
     free_buffers_.push_back(b);
   }
+  return {};
+}
+
+// Superblock and index must be inside the device; the extents follow as they are needed.
+Result<void> SwapArea::make_room() {
+  const SwapGeometry& g = superblock_.geometry;
+  if (info_.capacity.value() < g.data_offset) {
+    if (Result<void> r = block_.resize(Bytes(g.data_offset)); !r) {
+      return r;
+    }
+    info_ = block_.info();
+  }
+  const uint64_t there = (info_.capacity.value() - g.data_offset) / g.extent.value();
+  grown_ = static_cast<uint32_t>(std::min<uint64_t>(there, extents_.size()));
+  step_max_ = kGrowthMax;
   return {};
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bitset>
 #include <utility>
 
 #include "runtime/base/check.h"
@@ -40,6 +41,20 @@ Result<std::unique_ptr<SwapArea>> SwapSpace::remove(SwapArea& area) {
   return out;
 }
 
+namespace {
+
+// What to say of several refusals: wait for the one that grows; the size is wrong for none.
+Errc more_telling(Errc a, Errc b) {
+  for (const Errc e : {Errc::kAgain, Errc::kNoSpace, Errc::kIo}) {
+    if (a == e || b == e) {
+      return e;
+    }
+  }
+  return a;
+}
+
+}  // namespace
+
 Result<SlotId> SwapSpace::allocate(Bytes size) {
   Errc why = areas_.empty() ? Errc::kNoSpace : Errc::kInvalid;
   for (size_t first = 0; first < areas_.size();) {
@@ -48,18 +63,39 @@ Result<SlotId> SwapSpace::allocate(Bytes size) {
            areas_[last]->config().priority == areas_[first]->config().priority) {
       ++last;
     }
-    const size_t n = last - first;
-    for (size_t i = 0; i < n; ++i) {
-      Result<SlotId> slot = areas_[first + (turn_ + i) % n]->allocate(size);
-      if (slot) {
-        turn_ += i + 1;  // the one behind it is next
-        return slot;
-      }
-      why = slot.code() == Errc::kNoSpace ? Errc::kNoSpace : why;
+    if (auto slot = allocate_from(std::span(areas_).subspan(first, last - first), size, &why)) {
+      return slot;
     }
     first = last;
   }
   return why;
+}
+
+// Of areas of one priority: the one whose turn it is, and has room.
+Result<SlotId> SwapSpace::allocate_from(std::span<const std::unique_ptr<SwapArea>> areas,
+                                        Bytes size, Errc* why) {
+  const auto order = [&](const SwapArea& a, uint32_t cls) {
+    return std::pair(a.health_.verdict() != SwapHealth::Verdict::kOk, a.turn_[cls]);
+  };
+  std::bitset<kAreasMax> asked;
+  for (size_t tries = 0; tries < areas.size(); ++tries) {
+    size_t next = areas.size();
+    for (size_t i = 0; i < areas.size(); ++i) {
+      const uint32_t cls = std::min(areas[i]->class_of(size), SwapArea::kClasses - 1);
+      if (!asked[i] && (next == areas.size() || order(*areas[i], cls) < order(*areas[next], cls))) {
+        next = i;
+      }
+    }
+    asked.set(next);
+    SwapArea& a = *areas[next];
+    Result<SlotId> slot = a.allocate(size);
+    if (slot) {
+      a.turn_[a.class_of(size)] = ++turn_;
+      return slot;
+    }
+    *why = more_telling(*why, slot.code());
+  }
+  return *why;
 }
 
 Backing SwapSpace::backing(SlotId slot) const {
@@ -72,6 +108,16 @@ void SwapSpace::failed(SlotId slot, Errc why) {
   a.note_io_error();
   if (why == Errc::kNoSpace) {
     a.note_no_space();
+  }
+}
+
+void SwapSpace::lost(SlotId slot, Errc why) {
+  SwapArea& a = area(slot);
+  a.note_lost();
+  if (why == Errc::kIo || why == Errc::kCorrupt) {
+    a.retire(slot);
+  } else {
+    a.free(slot);
   }
 }
 

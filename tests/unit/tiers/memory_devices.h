@@ -63,6 +63,7 @@ class MemoryDisk : public BlockOps {
     i.length_max = length_max;
     i.depth = 4;
     i.discards = discards;
+    i.grows_to = grows_to;
     return i;
   }
   size_t submit(std::span<BlockRequest* const> requests) override {
@@ -101,6 +102,7 @@ class MemoryDisk : public BlockOps {
   bool discards = true;
   bool late = false;
   bool grows = false;
+  Bytes grows_to;
   int refuse_submits = 0;
   Errc fail_read = Errc::kOk, fail_write = Errc::kOk, fail_flush = Errc::kOk;
   int os_error = 0;

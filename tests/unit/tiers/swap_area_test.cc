@@ -227,22 +227,179 @@ TEST_F(SwapAreaTest, IndexBuffersAreTheLimit) {
 }
 
 TEST_F(SwapAreaTest, DiscardedExtentsAreHeldBack) {
-  make(2);
+  make(3);
   const SlotId a = get(kExtent);
   const SlotId b = get(kExtent);
+  const SlotId c = get(kExtent);
   area_->free(a);
-  area_->free(b);
+  area_->free(c);
   std::array<Discard, 4> d;
   ASSERT_EQ(area_->take_discards(std::span(d).first(1)), 1U);
   EXPECT_EQ(d[0].offset, area_->superblock().geometry.data_offset) << "oldest first";
   EXPECT_EQ(d[0].length, kExtent);
   EXPECT_TRUE(area_->io_in_flight());
-  EXPECT_EQ(get(kExtent), b);
-  EXPECT_EQ(area_->allocate(kExtent).code(), Errc::kNoSpace);
+  EXPECT_EQ(get(kExtent), c);
+  EXPECT_EQ(area_->allocate(kExtent).code(), Errc::kAgain) << "it comes back in a moment";
+  EXPECT_TRUE(area_->room_coming());
+  EXPECT_EQ(area_->grown_bytes(), kExtent * 3);
   area_->check_invariants();
   area_->discarded(d[0]);
+  EXPECT_EQ(area_->grown_bytes(), kExtent * 2);
   EXPECT_EQ(area_->take_discards(d), 0U) << "nothing is discarded twice";
   EXPECT_EQ(get(kExtent), a);
+  EXPECT_EQ(area_->grown_bytes(), kExtent * 3);
+  area_->free(b);
+}
+
+TEST_F(SwapAreaTest, NeighboursAreDiscardedInOneRequest) {
+  make(6);
+  std::vector<SlotId> slots;
+  for (int i = 0; i < 6; ++i) {
+    slots.push_back(get(kExtent));
+  }
+  for (const size_t i : {4U, 2U, 3U, 0U}) {
+    area_->free(slots[i]);
+  }
+  std::array<Discard, 4> d;
+  ASSERT_EQ(area_->take_discards(d), 2U);
+  EXPECT_EQ(d[0].extent, 2U) << "the oldest, with its neighbours";
+  EXPECT_EQ(d[0].count, 3U);
+  EXPECT_EQ(d[0].length, kExtent * 3);
+  EXPECT_EQ(d[1].extent, 0U);
+  EXPECT_EQ(d[1].count, 1U);
+  area_->check_invariants();
+  area_->discarded(d[1]);
+  area_->discarded(d[0], Errc::kNotSupported);
+  EXPECT_FALSE(area_->discards()) << "it learns";
+  EXPECT_EQ(area_->stats().discarded_bytes, kExtent.value());
+}
+
+TEST_F(SwapAreaTest, DiscardCanBeSwitchedOff) {
+  make(2);
+  area_->free(get(kExtent));
+  std::array<Discard, 4> d;
+  area_->set_discard(false);
+  EXPECT_FALSE(area_->has_discards());
+  EXPECT_EQ(area_->take_discards(d), 0U);
+  area_->set_discard(true);
+  EXPECT_EQ(area_->take_discards(d), 1U);
+  area_->discarded(d[0]);
+}
+
+TEST_F(SwapAreaTest, ARetiredSlotIsNeverGivenOutAgain) {
+  make(2);
+  std::vector<SlotId> all;
+  for (SlotId s = get(kib(2)); !s.none(); s = get(kib(2))) {
+    all.push_back(s);
+  }
+  ASSERT_EQ(all.size(), 8U);
+  area_->record(all[1], id_, 99, kib(2));
+  area_->retire(all[1]);
+  EXPECT_FALSE(area_->is_used(all[1]));
+  EXPECT_EQ(area_->retired_bytes(), kib(2));
+  EXPECT_EQ(area_->used_bytes(), kib(14));
+  EXPECT_EQ(area_->class_stats(kib(2)).retired, 1U);
+  EXPECT_EQ(area_->next_used_slot(all[0]), all[2]);
+  area_->check_invariants();
+  for (const SlotId s : all) {
+    if (s != all[1]) {
+      area_->free(s);
+    }
+  }
+  area_->check_invariants();
+  // Its extent keeps its class, the other one fits any size.
+  EXPECT_FALSE(get(kExtent).none());
+  EXPECT_TRUE(get(kExtent).none());
+  std::set<SlotId> again;
+  for (SlotId s = get(kib(2)); !s.none(); s = get(kib(2))) {
+    EXPECT_NE(s, all[1]);
+    again.insert(s);
+  }
+  EXPECT_EQ(again.size(), 3U);
+  area_->retire(*again.begin());
+  EXPECT_EQ(area_->retired_bytes(), kib(4));
+  EXPECT_EQ(area_->free_bytes(), Bytes(0));
+}
+
+// ---- growth
+
+class SwapGrowth : public SwapAreaTest {
+ protected:
+  void open(uint64_t extents) {
+    disk_ = std::make_unique<MemoryDisk>(0);
+    disk_->grows = true;
+    disk_->grows_to = Bytes(capacity_for(extents));
+    SwapAreaConfig c = config_of();
+    c.size = disk_->grows_to;
+    auto a = SwapArea::open(*disk_, c);
+    ASSERT_TRUE(a.ok()) << a.error().message();
+    area_ = std::move(*a);
+  }
+};
+
+TEST_F(SwapGrowth, AnAreaBeginsSmallAndTakesPlaceBeforeItIsNeeded) {
+  open(16);
+  EXPECT_EQ(area_->capacity(), kExtent * 16) << "what it may grow to";
+  EXPECT_EQ(area_->grown_bytes(), Bytes(0));
+  EXPECT_EQ(disk_->bytes.size(), area_->superblock().geometry.data_offset);
+  EXPECT_EQ(area_->free_bytes(), kExtent * 16);
+  EXPECT_EQ(area_->allocate(kUnit).code(), Errc::kAgain);
+  Growth g;
+  ASSERT_TRUE(area_->take_growth(Tick(0), &g));
+  EXPECT_EQ(g.offset, disk_->bytes.size());
+  EXPECT_EQ(g.length, kExtent * 4);
+  EXPECT_FALSE(area_->take_growth(Tick(0), &g)) << "one at a time";
+  EXPECT_TRUE(area_->io_in_flight());
+  EXPECT_EQ(area_->allocate(kUnit).code(), Errc::kAgain);
+  area_->grew(g, Errc::kOk, Tick(0));
+  EXPECT_EQ(area_->grown_bytes(), kExtent * 4);
+  EXPECT_FALSE(area_->take_growth(Tick(0), &g)) << "there is enough";
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_FALSE(get(kExtent).none());
+  }
+  ASSERT_TRUE(area_->take_growth(Tick(0), &g)) << "little is left";
+  area_->check_invariants();
+  area_->grew(g, Errc::kOk, Tick(0));
+  EXPECT_EQ(area_->grown_bytes(), kExtent * 8);
+}
+
+TEST_F(SwapGrowth, AFullDiskIsAskedForLessAndThenLeftInPeace) {
+  open(16);
+  EXPECT_EQ(area_->allocate(kUnit).code(), Errc::kAgain);
+  Growth g;
+  for (const uint32_t count : {4U, 2U, 1U}) {
+    ASSERT_TRUE(area_->take_growth(millis(5), &g)) << count;
+    EXPECT_EQ(g.count, count);
+    area_->grew(g, Errc::kNoSpace, millis(5));
+  }
+  EXPECT_FALSE(area_->take_growth(millis(6), &g));
+  EXPECT_EQ(area_->allocate(kUnit).code(), Errc::kNoSpace) << "nobody waits for it";
+  EXPECT_EQ(area_->free_bytes(), Bytes(0));
+  EXPECT_EQ(area_->growth_due(), millis(1005));
+  ASSERT_TRUE(area_->take_growth(millis(1005), &g)) << "somebody may have made room";
+  EXPECT_EQ(g.count, 1U);
+  area_->grew(g, Errc::kOk, millis(1006));
+  EXPECT_FALSE(get(kExtent).none());
+  area_->check_invariants();
+}
+
+TEST_F(SwapGrowth, ItEndsAtItsSize) {
+  open(5);
+  Growth g;
+  std::vector<SlotId> all;
+  for (int i = 0; i < 20; ++i) {
+    const SlotId s = get(kExtent);
+    if (!s.none()) {
+      all.push_back(s);
+    }
+    if (area_->take_growth(Tick(0), &g)) {
+      area_->grew(g, Errc::kOk, Tick(0));
+    }
+  }
+  EXPECT_EQ(all.size(), 5U);
+  EXPECT_EQ(area_->grown_bytes(), area_->capacity());
+  EXPECT_EQ(area_->allocate(kExtent).code(), Errc::kNoSpace);
+  EXPECT_EQ(area_->growth_due(), Tick(0));
 }
 
 TEST_F(SwapAreaTest, NoDiscardsForDevicesWithout) {

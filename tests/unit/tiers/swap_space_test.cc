@@ -64,6 +64,73 @@ TEST_F(SwapSpaceTest, EqualPrioritiesTakeTurns) {
   EXPECT_EQ(a->used_bytes() + c->used_bytes(), kUnit * 32);
 }
 
+TEST_F(SwapSpaceTest, EachSizeTakesItsOwnTurns) {
+  SwapArea* a = add("a", 1, 20);
+  SwapArea* b = add("b", 1, 20);
+  for (int i = 0; i < 8; ++i) {  // large and small alternate: else one area had all large ones
+    ASSERT_TRUE(space_.allocate(kExtent).ok());
+    ASSERT_TRUE(space_.allocate(kUnit).ok());
+  }
+  EXPECT_EQ(a->used_bytes(), b->used_bytes());
+  // One that comes later begins with one slot, not with all that the others have had.
+  SwapArea* c = add("c", 1, 20);
+  std::vector<uint8_t> given;
+  for (int i = 0; i < 6; ++i) {
+    given.push_back(space_.allocate(kUnit)->area());
+  }
+  EXPECT_EQ(given, (std::vector<uint8_t>{c->id(), a->id(), b->id(), c->id(), a->id(), b->id()}));
+}
+
+TEST_F(SwapSpaceTest, NeighboursLieSideBySideOnEveryDevice) {
+  SwapArea* a = add("a", 1);
+  SwapArea* b = add("b", 1);
+  for (uint64_t i = 0; i < 8; ++i) {
+    const auto s = space_.allocate(kUnit);
+    ASSERT_TRUE(s.ok());
+    EXPECT_EQ(s->area(), i % 2 == 0 ? a->id() : b->id());
+    EXPECT_EQ(s->unit(), i / 2);
+  }
+}
+
+TEST_F(SwapSpaceTest, ASlowAreaComesBehindItsEquals) {
+  SwapArea* a = add("a", 1);
+  SwapArea* b = add("b", 1);
+  SwapArea* low = add("low", 0);
+  BlockRequest io;
+  for (int i = 0; i < 20; ++i) {
+    a->health().started(io, Tick(0));
+    a->health().finished(io, millis(300));
+  }
+  ASSERT_TRUE(a->health().judge(millis(300), {millis(100), millis(10000), 16}));
+  for (int i = 0; i < 32; ++i) {
+    EXPECT_EQ(space_.allocate(kUnit)->area(), b->id());
+  }
+  EXPECT_EQ(space_.allocate(kUnit)->area(), a->id()) << "before a lower priority";
+  EXPECT_EQ(low->used_bytes(), Bytes(0));
+}
+
+TEST_F(SwapSpaceTest, WhoGrowsIsWaitedForOnlyIfNobodyElseHasRoom) {
+  disks_.push_back(std::make_unique<MemoryDisk>(0));
+  disks_.back()->grows = true;
+  disks_.back()->grows_to = Bytes(capacity_for(8));
+  SwapAreaConfig c = config_of("file", 5);
+  c.size = disks_.back()->grows_to;
+  auto opened = SwapArea::open(*disks_.back(), c);
+  ASSERT_TRUE(opened.ok());
+  SwapArea* file = *space_.add(std::move(*opened));
+  EXPECT_EQ(space_.allocate(kUnit).code(), Errc::kAgain);
+  SwapArea* low = add("low", 0, 1);
+  for (int i = 0; i < 16; ++i) {
+    EXPECT_EQ(space_.allocate(kUnit)->area(), low->id());
+  }
+  EXPECT_EQ(space_.allocate(kUnit).code(), Errc::kAgain) << "full is not the last word";
+  EXPECT_EQ(space_.allocate(Bytes(100)).code(), Errc::kInvalid);
+  Growth g;
+  ASSERT_TRUE(file->take_growth(Tick(0), &g));
+  file->grew(g, Errc::kOk, Tick(0));
+  EXPECT_EQ(space_.allocate(kUnit)->area(), file->id());
+}
+
 TEST_F(SwapSpaceTest, FoundByPathOrNameAndOnce) {
   SwapArea* a = add("a", 1);
   EXPECT_EQ(space_.find("/swap/a"), a);
