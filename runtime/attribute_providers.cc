@@ -73,7 +73,23 @@ KVMM_DEF(kPath, "swap/<dev>/path", kString, "file or block device");
 KVMM_DEF(kSize, "swap/<dev>/size", kBytes, "bytes for pages");
 KVMM_DEF(kUsed, "swap/<dev>/used", kBytes, "bytes of slots in use");
 KVMM_DEF(kPriority, "swap/<dev>/priority", kString, "areas of higher priority are used first");
-KVMM_DEF(kErrors, "swap/<dev>/errors", kU64, "I/O errors since swapon");
+KVMM_DEF(kErrors, "swap/<dev>/errors", kU64, "pages' reads and writes, and flushes, that failed");
+KVMM_DEF(kDriver, "swap/<dev>/driver", kString, "driver of the device");
+KVMM_DEF(kGrown, "swap/<dev>/grown", kBytes, "bytes for pages that take place on the device now");
+KVMM_DEF(kRetired, "swap/<dev>/retired", kBytes, "bytes of slots that failed and are not used");
+KVMM_DEF(kLost, "swap/<dev>/lost", kU64, "pages that were only here and could not be read");
+KVMM_DEF(kHealth, "swap/<dev>/health", kString, "ok, slow, failing, draining or gone");
+constexpr AttrDef kDiscard{.pattern = "swap/<dev>/discard",
+                           .mode = kRw,
+                           .type = AttrType::kBool,
+                           .fallback = "on",
+                           .help = "whether freed extents are given back to the device",
+                           .config = AttrConfig::kNever};
+KVMM_DEF(kReadP50, "swap/<dev>/read_p50", kDuration, "median of its reads");
+KVMM_DEF(kReadP99, "swap/<dev>/read_p99", kDuration, "99th percentile of its reads");
+KVMM_DEF(kWriteP50, "swap/<dev>/write_p50", kDuration, "median of its writes");
+KVMM_DEF(kWriteP99, "swap/<dev>/write_p99", kDuration, "99th percentile of its writes");
+KVMM_DEF(kLatency, "swap/<dev>/latency", kDuration, "average that its health is judged by");
 #undef KVMM_DEF
 
 }  // namespace
@@ -249,7 +265,8 @@ Result<void> RuntimeAttributes::Sessions::set(std::string_view entry, const Attr
 // ------------------------------------------------------------------------------------ swap
 
 std::vector<const AttrDef*> RuntimeAttributes::Swap::defs() {
-  return {&kPath, &kSize, &kUsed, &kPriority, &kErrors};
+  return {&kPath,    &kDriver, &kSize, &kGrown,   &kUsed,    &kRetired,  &kPriority, &kHealth,
+          &kDiscard, &kErrors, &kLost, &kReadP50, &kReadP99, &kWriteP50, &kWriteP99, &kLatency};
 }
 std::vector<std::string> RuntimeAttributes::Swap::entries() {
   return runtime_.swap_names();
@@ -258,37 +275,107 @@ bool RuntimeAttributes::Swap::contains(std::string_view entry) {
   return has(entries(), entry);
 }
 
+namespace {
+
+const char* health_name(Mm& mm, const SwapArea& a) {
+  switch (a.health().verdict()) {
+    case SwapHealth::Verdict::kGone:
+      return "gone";
+    case SwapHealth::Verdict::kFailing:
+      return "failing";
+    case SwapHealth::Verdict::kSlow:
+      return mm.draining(a) ? "draining" : "slow";
+    case SwapHealth::Verdict::kOk:
+      break;
+  }
+  return mm.draining(a) ? "draining" : "ok";
+}
+
+const std::pair<const AttrDef*, uint64_t (*)(const SwapArea&)> kSwapNumbers[] = {
+    {&kSize, [](const SwapArea& a) { return a.capacity().value(); }},
+    {&kGrown, [](const SwapArea& a) { return a.grown_bytes().value(); }},
+    {&kUsed, [](const SwapArea& a) { return a.used_bytes().value(); }},
+    {&kRetired, [](const SwapArea& a) { return a.retired_bytes().value(); }},
+    {&kDiscard, [](const SwapArea& a) { return uint64_t{a.discards()}; }},
+    {&kErrors, [](const SwapArea& a) { return a.stats().io_errors; }},
+    {&kLost, [](const SwapArea& a) { return a.stats().lost_pages; }},
+    {&kLatency, [](const SwapArea& a) { return a.health().average_ns(); }},
+};
+
+struct Percentile {
+  const AttrDef* def;
+  const Histogram& (SwapHealth::*of)() const;
+  uint32_t per_mille;
+};
+const Percentile kSwapPercentiles[] = {{&kReadP50, &SwapHealth::read_ns, 500},
+                                       {&kReadP99, &SwapHealth::read_ns, 990},
+                                       {&kWriteP50, &SwapHealth::write_ns, 500},
+                                       {&kWriteP99, &SwapHealth::write_ns, 990}};
+
+}  // namespace
+
 Result<AttrValue> RuntimeAttributes::Swap::get(std::string_view entry, const AttrDef& def) {
-  uint64_t size = 0;
-  uint64_t used = 0;
-  uint64_t errors = 0;
-  int32_t priority = 0;
   bool found = false;
-  char path[512] = "";
+  uint64_t number = 0;
+  bool is_number = false;
+  HistogramSnapshot latency;
+  const Percentile* percentile = nullptr;
+  char text[512] = "";
+  const auto say = [&](std::string_view s) { text[s.copy(text, sizeof text - 1)] = '\0'; };
   runtime_.core().query([&](Mm& mm) {
-    if (const SwapArea* a = mm.swap().find(entry)) {
-      found = true;
-      size = a->capacity().value();
-      used = a->used_bytes().value();
-      errors = a->stats().io_errors;
-      priority = a->config().priority;
-      path[a->config().path.copy(path, sizeof path - 1)] = '\0';
+    const SwapArea* a = mm.swap().find(entry);
+    if (a == nullptr) {
+      return;
+    }
+    found = true;
+    for (const auto& [of, get] : kSwapNumbers) {
+      if (of == &def) {
+        is_number = true;
+        number = get(*a);
+      }
+    }
+    for (const Percentile& p : kSwapPercentiles) {
+      if (p.def == &def) {
+        percentile = &p;
+        latency = (a->health().*p.of)().snapshot();
+      }
+    }
+    if (&def == &kPath) {
+      say(a->config().path);
+    } else if (&def == &kDriver) {
+      say(a->block().info().name);
+    } else if (&def == &kHealth) {
+      say(health_name(mm, *a));
+    } else if (&def == &kPriority) {
+      char* const end = std::to_chars(text, text + sizeof text - 1, a->config().priority).ptr;
+      *end = '\0';
     }
   });
   if (!found) {
     return Errc::kNotFound;
   }
-  if (&def == &kPath) {
-    return AttrValue::of(std::string(path));
+  if (percentile != nullptr) {
+    return AttrValue::of(latency.percentile(percentile->per_mille));
   }
-  if (&def == &kPriority) {
-    return AttrValue::of(std::to_string(priority));
-  }
-  return AttrValue::of(&def == &kSize ? size : &def == &kUsed ? used : errors);
+  return is_number ? AttrValue::of(number) : AttrValue::of(std::string(text));
 }
 
-Result<void> RuntimeAttributes::Swap::set(std::string_view, const AttrDef&, const AttrValue&) {
-  return Errc::kPermission;
+Result<void> RuntimeAttributes::Swap::set(std::string_view entry, const AttrDef& def,
+                                          const AttrValue& value) {
+  if (&def != &kDiscard) {
+    return Errc::kPermission;
+  }
+  Result<void> done = Errc::kNotFound;
+  runtime_.core().query([&](Mm& mm) {
+    if (SwapArea* a = mm.swap().find(entry)) {
+      a->set_discard(value.number != 0);
+      done = value.number == 0 || a->discards() ? Errc::kOk : Errc::kNotSupported;
+    }
+  });
+  if (done.code() == Errc::kNotSupported) {
+    return Error(Errc::kNotSupported, "the device has no discard, and its file system no holes");
+  }
+  return done;
 }
 
 }  // namespace kvmm

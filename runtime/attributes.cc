@@ -140,12 +140,37 @@ constexpr AttrDef kReclaimWindow{.pattern = "sched/reclaim_window",
                                  .max = kGiB,
                                  .fallback = "8MiB",
                                  .help = "bytes that reclaim may have in flight"};
+constexpr AttrDef kSwapSlow{.pattern = "sched/swap_slow",
+                            .mode = kRw,
+                            .type = AttrType::kU64,
+                            .unit = "microseconds",
+                            .min = 1,
+                            .max = 600'000'000,
+                            .fallback = "100000",
+                            .help = "average latency from which on a swap area is slow"};
+constexpr AttrDef kSwapFail{.pattern = "sched/swap_fail",
+                            .mode = kRw,
+                            .type = AttrType::kU64,
+                            .unit = "microseconds",
+                            .min = 1000,
+                            .max = 600'000'000,
+                            .fallback = "10000000",
+                            .help = "average latency or silence from which on a swap area fails"};
+constexpr AttrDef kSwapFailErrors{.pattern = "sched/swap_fail_errors",
+                                  .mode = kRw,
+                                  .type = AttrType::kU64,
+                                  .unit = "errors",
+                                  .min = 1,
+                                  .max = 1'000'000,
+                                  .fallback = "16",
+                                  .help = "errors in a row from which on a swap area fails"};
 
 constexpr const AttrDef* kAll[] = {
-    &kVersion,  &kName,      &kUptime,      &kVmstat,       &kMeminfo,  &kLocks,      &kCapacity,
-    &kTierUsed, &kTierFree,  &kTierKind,    &kTierRanges,   &kDemoteTo, &kMin,        &kLow,
-    &kHigh,     &kReadahead, &kFaultAround, &kResume,       &kWindow,   &kWriteAhead, &kProbeWait,
-    &kIoChunk,  &kZeroAhead, &kWriteTries,  &kReclaimWindow};
+    &kVersion,       &kName,       &kUptime,    &kVmstat,        &kMeminfo,     &kLocks,
+    &kCapacity,      &kTierUsed,   &kTierFree,  &kTierKind,      &kTierRanges,  &kDemoteTo,
+    &kMin,           &kLow,        &kHigh,      &kReadahead,     &kFaultAround, &kResume,
+    &kWindow,        &kWriteAhead, &kProbeWait, &kIoChunk,       &kZeroAhead,   &kWriteTries,
+    &kReclaimWindow, &kSwapSlow,   &kSwapFail,  &kSwapFailErrors};
 
 }  // namespace
 
@@ -314,7 +339,9 @@ Result<void> RuntimeAttributes::publish_sched() {
        attr_atomic(kResume, c.resume_prefetch), attr_atomic(kWindow, c.prefetch_window),
        attr_atomic(kWriteAhead, c.writeback_ahead), attr_atomic(kProbeWait, c.probe_wait_us),
        attr_atomic(kIoChunk, c.io_chunk), attr_atomic(kZeroAhead, c.zero_ahead),
-       attr_atomic(kWriteTries, c.write_tries), attr_atomic(kReclaimWindow, c.reclaim_window)});
+       attr_atomic(kWriteTries, c.write_tries), attr_atomic(kReclaimWindow, c.reclaim_window),
+       attr_atomic(kSwapSlow, c.swap_slow_us), attr_atomic(kSwapFail, c.swap_fail_us),
+       attr_atomic(kSwapFailErrors, c.swap_fail_errors)});
 }
 
 std::map<std::string, ControlAction> RuntimeAttributes::actions() {
@@ -349,7 +376,11 @@ std::map<std::string, ControlAction> RuntimeAttributes::actions() {
            }
            priority = static_cast<int32_t>(n);
          }
-         if (auto ok = r.swapon(path, Bytes(size), priority); !ok) {
+         const std::string discard = text(args, "discard");
+         if (!discard.empty() && discard != "on" && discard != "off") {
+           return Error(Errc::kInvalid, "discard must be on or off");
+         }
+         if (auto ok = r.swapon(path, Bytes(size), priority, discard != "off"); !ok) {
            return ok.error();
          }
          return path + " is a swap area now";
@@ -357,10 +388,15 @@ std::map<std::string, ControlAction> RuntimeAttributes::actions() {
       {"swapoff",
        [&r, text](const ControlArgs& args) -> Result<std::string> {
          const std::string path = text(args, "path");
-         if (auto ok = r.swapoff(path); !ok) {
-           return ok.error();
+         const auto lost = r.swapoff(path);
+         if (!lost) {
+           return lost.error();
          }
-         return path + " is no swap area any more";
+         return path + " is no swap area any more" +
+                (*lost == 0 ? std::string()
+                            : fmt::format("; {} pages could not be read, and are to be computed "
+                                          "again",
+                                          *lost));
        }},
   };
 }

@@ -133,6 +133,21 @@ std::string notice_text(const MmNotice& n) {
     case MmNotice::Kind::kSwapFull:
       what = "the swap areas are full; add one with kvctl swapon";
       break;
+    case MmNotice::Kind::kSwapFailing:
+      return fmt::format(
+          "{}: its device fails or hangs: it takes no pages any more, and what it "
+          "holds is read home",
+          n.swap.data());
+    case MmNotice::Kind::kSwapGone:
+      return fmt::format(
+          "{}: its device has gone, and pages that were only there with it; whoever "
+          "needs them computes them again",
+          n.swap.data());
+    case MmNotice::Kind::kSwapEmptied:
+      return fmt::format(
+          "{}: holds nothing any more ({} pages were lost) and is taken out; kvctl "
+          "swapon takes it back when it is well",
+          n.swap.data(), n.page);
   }
   return fmt::format("session {} plane {} page {} at {:#x}: {} ({})", n.space, n.plane, n.page,
                      n.va, what, errc_name(n.code));

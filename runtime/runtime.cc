@@ -211,6 +211,7 @@ Runtime::~Runtime() {
   if (core_ != nullptr) {
     {
       MutexLock l(core_->lock());
+      core_->mm().no_more_upkeep();
       core_->wait_until([this] {
         core_->lock().assert_held();
         return !core_->mm().busy();
@@ -251,6 +252,10 @@ void Runtime::print_notices() {
       [[maybe_unused]] const ssize_t w = write(STDERR_FILENO, line.data(), line.size());
     }
     core_->query([](Mm& mm) { mm.notices_told(); });
+    if (std::any_of(notices.begin(), notices.begin() + static_cast<ptrdiff_t>(n),
+                    [](const MmNotice& m) { return m.kind == MmNotice::Kind::kSwapEmptied; })) {
+      take_out_emptied();
+    }
   }
 }
 

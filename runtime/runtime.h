@@ -65,8 +65,10 @@ class Runtime {
   Result<AddressSpace*> open_session(Arena& arena, SpaceSpec spec, int64_t lane);
   Result<void> close_session(AddressSpace& space);
 
-  Result<void> swapon(const std::string& path, Bytes size, int32_t priority);
-  Result<void> swapoff(const std::string& path);
+  Result<void> swapon(const std::string& path, Bytes size, int32_t priority, bool discard = true);
+  // How many pages could not be read, and are to be computed again. kNoMemory, kNoSpace: the text
+  // says whose pages are left, and what they lack.
+  Result<uint64_t> swapoff(const std::string& path);
 
   // Runs `begin` (an Mm call that takes a job) and waits until its job is done.
   Result<void> run_job(const std::function<Result<void>(Mm&, MmJob&)>& begin);
@@ -109,6 +111,11 @@ class Runtime {
   Result<void> pin_edges(PinBatch& pins) KVMM_REQUIRES(core_->lock());
   uint32_t tenant_number(const std::string& name) KVMM_REQUIRES(lock_);
   void print_notices();
+  // Takes out the failing areas that hold nothing any more.
+  void take_out_emptied();
+  Result<void> take_out(SwapArea& area) KVMM_REQUIRES(core_->lock());
+  void forget_device(const std::string& name);
+  std::string why_not(const std::string& path, const Mm::DrainJob& job);
 
   const Platform platform_;
   const pid_t owner_ = getpid();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Swap areas of a runtime: how they come and go.
+#include <fmt/format.h>
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@ namespace kvmm {
 namespace {
 
 constexpr Bytes kSwapDefault = gib(16);  // what a file may grow to
+constexpr Bytes kFileAtFirst = kib(64);  // what it is made with; the area makes it grow
 // A process that was killed leaves I/O of its ring to the kernel, and the file's lock with it, for
 // a moment: 1 s at most.
 constexpr int kBusyTries = 50;
@@ -26,7 +28,7 @@ constexpr std::string_view kNullPath = "null:";
 
 }  // namespace
 
-Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priority) {
+Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priority, bool discard) {
   SwapDevice d;
   SwapAreaConfig area_config;
   {
@@ -64,8 +66,9 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   const bool exists = !forgets && ::stat(path.c_str(), &there) == 0;
   area_config.size = size.value() != 0 || (exists && S_ISBLK(there.st_mode)) ? size : kSwapDefault;
   // What is there already grows only once it is known to be ours: by the area.
-  info.capacity =
-      exists && (S_ISBLK(there.st_mode) || there.st_size != 0) ? Bytes(0) : area_config.size;
+  info.capacity = exists && (S_ISBLK(there.st_mode) || there.st_size != 0)
+                      ? Bytes(0)
+                      : std::min(area_config.size, kFileAtFirst);
   auto device = registry_.bind(info);
   for (int i = 0; i < kBusyTries && device.code() == Errc::kBusy && exists &&
                   S_ISREG(there.st_mode) && platform_.executor->threaded();
@@ -82,6 +85,7 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   area_config.name = d.name;
   area_config.path = path;
   area_config.priority = priority;
+  area_config.discard = discard;
   area_config.wait = [&] {
     if (block->event_fd() >= 0) {
       pollfd p{block->event_fd(), POLLIN, 0};
@@ -116,49 +120,107 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   return {};
 }
 
-Result<void> Runtime::swapoff(const std::string& path) {
-  std::unique_ptr<SwapArea> gone;
+Result<uint64_t> Runtime::swapoff(const std::string& path) {
+  Mm::DrainJob job;
+  std::string name;
   {
     MutexLock core(core_->lock());
     SwapArea* area = core_->swap().find(path);
     if (area == nullptr) {
       return Error(Errc::kNotFound, path + " is no swap area of this runtime");
     }
-    if (!area->accepting()) {
+    if (core_->mm().draining(*area)) {
       return Error(Errc::kBusy, path + " is being taken out already");
     }
-    Mm::DrainJob job;
+    name = area->config().name;
     job.area = area;
     core_->mm().drain(job);
     core_->wait_until([&] { return job.done; });
-    if (job.result != Errc::kOk) {
-      return Error(job.result,
-                   path +
-                       " still holds pages, and neither memory nor another area has room "
-                       "for them: add one with swapon, or close sessions");
+    if (job.result == Errc::kOk) {
+      core_->wait_until([&] {
+        core_->lock().assert_held();
+        return !core_->mm().uses(*area);  // by a sync of another thread, growth or a discard
+      });
+      if (auto ok = take_out(*area); !ok) {
+        return ok.error();
+      }
     }
-    core_->wait_until([&] {
-      core_->lock().assert_held();
-      return !core_->mm().uses(*area);  // by a sync of another thread
-    });
-    auto removed = core_->swap().remove(*area);
-    if (!removed) {
-      return removed.error();
+  }
+  if (job.result != Errc::kOk) {
+    return Error(job.result, why_not(path, job));
+  }
+  forget_device(name);
+  return job.lost_pages;
+}
+
+std::string Runtime::why_not(const std::string& path, const Mm::DrainJob& job) {
+  std::string text = fmt::format("{} still holds {} pages ({} bytes):", path, job.pages_left,
+                                 job.bytes_left.value());
+  uint32_t named = 0;
+  for (const Mm::DrainJob::Holder& h : job.holders) {
+    if (h.pages == 0) {
+      continue;
     }
-    core_->mm().area_removed(**removed);
-    gone = std::move(*removed);
+    const auto called = with_session(
+        h.space, [](AddressSpace& s) -> Result<AttrValue> { return AttrValue::of(s.spec().name); });
+    text += fmt::format("{} session {}{} {}", named == 0 ? "" : ",", h.space,
+                        called && !called->text.empty() ? " '" + called->text + "'" : "", h.pages);
+    ++named;
   }
-  gone.reset();
-  SwapDevice device;
-  MutexLock l(lock_);
-  auto it = std::find_if(swap_devices_.begin(), swap_devices_.end(),
-                         [&](const SwapDevice& d) { return d.path == path || d.name == path; });
-  if (it != swap_devices_.end()) {
-    device = std::move(*it);
-    swap_devices_.erase(it);
+  if (job.sessions_left > named) {
+    text += fmt::format(" and {} more sessions", job.sessions_left - named);
   }
-  core_->wake();
+  text += fmt::format("; they found no room: {} bytes of DRAM and {} bytes of other areas are free",
+                      job.dram_free.value(), job.other_areas_free.value());
+  if (job.lost_pages != 0) {
+    text += fmt::format("; {} pages could not be read", job.lost_pages);
+  }
+  return text + "; add an area with swapon, or close sessions";
+}
+
+// REQUIRES: it holds nothing and nothing uses it.
+Result<void> Runtime::take_out(SwapArea& area) {
+  auto removed = core_->swap().remove(area);
+  if (!removed) {
+    return removed.error();
+  }
+  core_->mm().area_removed(**removed);
   return {};
+}
+
+// REQUIRES: its area has been taken out.
+void Runtime::forget_device(const std::string& name) {
+  SwapDevice device;
+  {
+    MutexLock l(lock_);
+    auto it = std::find_if(swap_devices_.begin(), swap_devices_.end(),
+                           [&](const SwapDevice& d) { return d.name == name; });
+    if (it != swap_devices_.end()) {
+      device = std::move(*it);
+      swap_devices_.erase(it);
+    }
+  }
+  core_->wake();  // it polls one descriptor fewer now
+}
+
+void Runtime::take_out_emptied() {
+  for (bool more = true; more;) {
+    more = false;
+    std::string name;
+    {
+      MutexLock core(core_->lock());
+      for (const auto& area : core_->swap().areas()) {
+        if (core_->mm().emptied(*area)) {
+          name = area->config().name;
+          more = take_out(*area).ok();
+          break;
+        }
+      }
+    }
+    if (more) {
+      forget_device(name);
+    }
+  }
 }
 
 }  // namespace kvmm

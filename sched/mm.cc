@@ -44,7 +44,7 @@ Mm::~Mm() {
 
 bool Mm::busy() const {
   return ops_in_flight_ != 0 || index_ops_used_ != 0 || !waiting_urgent_.empty() ||
-         !waiting_.empty() || !retry_.empty();
+         !waiting_.empty() || !retry_.empty() || !room_wait_.empty();
 }
 
 void Mm::trace(TraceEvent event, uint64_t a, uint64_t b, uint64_t c) {
@@ -97,6 +97,7 @@ void Mm::step(Tick now, bool with_io, uint32_t pages_max) {
   now_ = now;
   next_due_ = Tick(0);
   ++step_number_;
+  health_woke();
   // Each round finishes what has completed and starts what that made possible. Devices that finish
   // inside submit make a second round useful; the bound keeps one step short.
   for (int round = 0; round < 16; ++round) {
@@ -127,8 +128,10 @@ void Mm::step(Tick now, bool with_io, uint32_t pages_max) {
     }
     pump_waiting();
     step_prefetch();
+    step_health();
     step_drain();
     reclaim();
+    step_room();
     step_index();
     flush_io(with_io);
     step_fences();
@@ -167,6 +170,7 @@ void Mm::complete(Request& r) {
       auto& op = *static_cast<PageOp*>(r.owner);
       auto& io = static_cast<BlockRequest&>(r);
       --op.outstanding;
+      pager_->done(op.event == PageEvent::kWrite ? op.slot : SlotId(op.page->slot), io, now_);
       if (r.result != Errc::kOk && op.error == Errc::kOk) {
         op.error = r.result;
         op.os_error = r.os_error;
@@ -206,6 +210,8 @@ void Mm::complete(Request& r) {
     }
     case RequestKind::kIndex:
     case RequestKind::kFlush:
+    case RequestKind::kDiscard:
+    case RequestKind::kGrow:
       finish_index(static_cast<BlockRequest&>(r));
       return;
   }
@@ -415,6 +421,10 @@ void Mm::flush_io(bool devices) {
       }
     }
     const size_t taken = q.device->submit(std::span<BlockRequest* const>(q.waiting));
+    for (BlockRequest* r : std::span(q.waiting).first(taken)) {
+      r->submitted = now_;
+      q.area->health().started(*r, now_);
+    }
     q.waiting.erase(q.waiting.begin(), q.waiting.begin() + static_cast<ptrdiff_t>(taken));
   }
   if (!data_waiting_.empty()) {
@@ -431,6 +441,7 @@ void Mm::push_data(DataRequest& r) {
 
 void Mm::check_invariants() {
   zones_.check_invariants();
+  check_swap();
   for (AddressSpace& s : spaces_) {
     s.check_invariants();
     for (AddressSpace::Mapping& m : s.planes()) {

@@ -56,7 +56,10 @@ struct MmNotice {
     kSealViolation,
     kNoMemory,
     kStrayTouch,
-    kSwapFull
+    kSwapFull,
+    kSwapFailing,  // the area takes no pages any more and is emptied
+    kSwapGone,     // its device has gone: so has what was only there
+    kSwapEmptied,  // a failing area holds nothing any more, and can be taken out; `page` were lost
   };
   Kind kind = Kind::kWrongPage;
   Errc code = Errc::kOk;
@@ -64,6 +67,7 @@ struct MmNotice {
   uint64_t va = 0;
   uint32_t page = 0;
   uint32_t plane = 0;
+  std::array<char, 16> swap{};  // kSwap...: the area's name
 };
 
 // A wait of the API for work on many pages. Owned by the caller; done when `pending` is 0.
@@ -161,13 +165,32 @@ class Mm {
   void area_removed(SwapArea& area);
   // Whether an index write or a flush of the area is on its way: it must not be taken out then.
   bool uses(const SwapArea& area) const;
-  // Moves everything out of an area that accepts no new slots. Call step until `done`.
+  // Moves everything out of an area; it accepts no new slots. Call step until `done`. A job that
+  // ends with an error says what it lacked, and the area goes on as it was.
   struct DrainJob {
+    struct Holder {
+      uint64_t space = 0;
+      uint64_t pages = 0;
+    };
     SwapArea* area = nullptr;
     bool done = false;
-    Errc result = Errc::kOk;
+    Errc result = Errc::kOk;  // kNoMemory, kNoSpace (there are other areas)
+    uint64_t lost_before = 0;
+    uint64_t lost_pages = 0;  // could not be read: to be computed again
+    // Why not:
+    std::array<Holder, 8> holders{};  // sessions with most pages left
+    uint32_t sessions_left = 0;
+    uint64_t pages_left = 0;
+    Bytes bytes_left, dram_free, other_areas_free;
   };
+  // REQUIRES: not draining(area).
   void drain(DrainJob& job);
+  // Whether somebody takes the area out already (not: it is emptied because it fails).
+  bool draining(const SwapArea& area);
+  // A failing area that holds nothing, and that nothing uses: it may be taken out.
+  bool emptied(const SwapArea& area);
+  // From now on no growth and no discards are started: the runtime closes.
+  void no_more_upkeep() { upkeep_ = false; }
   // Writes the index sectors and flushes the devices; `done` when all of it is on stable storage.
   struct FlushJob {
     uint32_t pending = 0;
@@ -239,7 +262,8 @@ class Mm {
   void plan_chunks(PageOp& op, BlockOp what, uint64_t offset, Bytes length_max);
   bool get_frame(Page& p, bool want_zeroed);
   void release_frame(Page& p);
-  void release_slot(Page& p);
+  void release_slot(Page& p, Errc lost = Errc::kOk);
+  void content_lost(Page& p, Errc why);
   void drop(Page& p);
   void answer_lost(Page& p, Errc why);
   void free_clean_frame(Page& p);
@@ -293,9 +317,28 @@ class Mm {
   void step_fences();
 
   // swap_jobs.cc
-  void step_drain();
   void step_index();
-  void step_flush();
+
+  // swap_drain.cc
+  struct IoQueue;
+  void step_drain();
+  bool step_drain(DrainJob& job);
+  bool drain_page(DrainJob& job, Page& p, uint32_t* started);
+  void explain(DrainJob& job);
+  void step_rescue(IoQueue& q);
+
+  // swap_upkeep.cc
+  SwapHealthLimits health_limits() const;
+  void health_woke();
+  void step_health();
+  void step_room();
+  void judged(IoQueue& q);
+  void step_growth(SwapArea& area);
+  void step_discards(IoQueue& q);
+  void wait_for_room(Page& p);
+  void say_swap(MmNotice::Kind kind, const SwapArea& area, Errc code, uint64_t pages);
+  void due_at(Tick when);
+  void check_swap();
 
   static constexpr uint32_t kOps = 256;
   static constexpr uint32_t kOpsKept = 16;  // only for answers with an error
@@ -311,7 +354,14 @@ class Mm {
   struct IoQueue {
     BlockOps* device = nullptr;
     std::vector<BlockRequest*> waiting;  // capacity reserved at start
+    SwapArea* area = nullptr;
+    std::unique_ptr<DrainJob> rescue;  // of an area that fails
+    Tick rescue_at;                    // not before: there was no room
+    Tick discard_at;                   // 0: nothing waits to be discarded
+    bool leaving = false;              // swapoff has it
+    bool emptied_said = false;
   };
+  IoQueue& queue_of(const SwapArea& area);
   void push_io(BlockOps& device, BlockRequest& r);
   void push_data(DataRequest& r);
   void flush_io(bool devices);
@@ -337,6 +387,7 @@ class Mm {
   Bytes reading_;                      // pages whose reads the devices have not finished
   PageList waiting_urgent_, waiting_;  // for a frame or an operation
   PageList retry_;                     // EBUSY: tried again at the next step
+  PageList room_wait_;                 // for a swap area that grows or discards
   // By size class: pages that wait urgently for a frame; pages on their way out.
   std::array<uint64_t, kClasses> waiting_of_{}, out_of_{};
   SpaceList spaces_;  // most recently active first
@@ -346,6 +397,7 @@ class Mm {
   std::array<Frame*, 16> blocks_out_{};  // one frame of each block that is being emptied
   bool swap_room_changed_ = false;
   bool swap_full_said_ = false;
+  bool upkeep_ = true;        // growth and discards
   uint8_t step_number_ = 0;   // modulo 256
   bool passed_over_ = false;  // the last reclaim left out a page that was mapped in the same step
   struct IndexOp {
@@ -353,7 +405,11 @@ class Mm {
     IndexWrite write;
     SwapArea* area = nullptr;   // null: free
     FlushJob* flush = nullptr;  // kFlush
+    Discard discard;
+    Growth growth;
   };
+  IndexOp& start_index_op(IndexOp& op, SwapArea& area, BlockOp what, RequestKind kind);
+  IndexOp* free_index_op();
   std::array<IndexOp, kIndexOps> index_ops_;
   uint32_t index_ops_used_ = 0;
   std::vector<DrainJob*> drains_;

@@ -37,6 +37,11 @@ struct MmConfig {
   N write_tries{3};
   // Bytes reclaim may have in flight.
   N reclaim_window{8 * kMiB};
+  // A swap area is slow from this average latency on, and failing from `swap_fail_us` on (average,
+  // or silence with I/O in flight) or at so many errors (tiers/swap_health.h).
+  N swap_slow_us{100 * 1000};
+  N swap_fail_us{10 * 1000 * 1000};
+  N swap_fail_errors{16};
 };
 
 // Counted since the runtime was opened.

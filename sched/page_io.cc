@@ -132,16 +132,21 @@ void Mm::plan_chunks(PageOp& op, BlockOp what, uint64_t offset, Bytes length_max
 void Mm::begin_write(PageOp& op) {
   Page& p = *op.page;
   auto slot = pager_->allocate(p.object->page_size());
+  if (slot.code() == Errc::kAgain) {
+    give_op(op);
+    return wait_for_room(p);
+  }
   if (!slot) {
     MmStats::add(stats_.swap_full);
     if (!swap_full_said_) {  // once, until there is room again
       swap_full_said_ = true;
-      notice(MmNotice::Kind::kSwapFull, slot.code(), p);
+      notice(slot.code() == Errc::kIo ? MmNotice::Kind::kWriteError : MmNotice::Kind::kSwapFull,
+             slot.code(), p);
     }
     p.set(Page::kWriteBlocked);
     give_op(op);
     clear_want_out(p);
-    clear_want_clean(p, Errc::kNoSpace);
+    clear_want_clean(p, slot.code());
     advance(p);
     return;
   }
@@ -165,7 +170,7 @@ void Mm::finish_write(PageOp& op) {
   if (op.error != Errc::kOk) {
     const Errc why = op.error;
     pager_->failed(op.slot, why);
-    pager_->free(op.slot);
+    why == Errc::kIo ? pager_->retire(op.slot) : pager_->free(op.slot);
     give_op(op);
     p.apply(PageEvent::kWriteFailed);
     MmStats::add(stats_.write_errors);
@@ -300,11 +305,20 @@ void Mm::read_failed(PageOp& op, Errc why) {
     advance(p);
     return;
   }
-  p.attempts = 0;
-  p.clear(Page::kWantResident);
   p.apply(PageEvent::kReadFailed);
   release_frame(p);
-  release_slot(p);
+  const bool wrong = why == Errc::kCorrupt || why == Errc::kStale || why == Errc::kModelMismatch;
+  notice(wrong ? MmNotice::Kind::kWrongPage : MmNotice::Kind::kReadError, why, p);
+  content_lost(p, why);
+}
+
+// What was only in its slot cannot be had. REQUIRES: discarded, without a frame.
+void Mm::content_lost(Page& p, Errc why) {
+  AddressSpace* home = p.object->home();
+  const uint64_t size = p.object->page_size().value();
+  p.attempts = 0;
+  p.clear(Page::kWantResident);
+  release_slot(p, why);
   p.clear(Page::kHasChecksum);
   p.clear(Page::kSealSummed);
   ++p.generation;
@@ -319,7 +333,6 @@ void Mm::read_failed(PageOp& op, Errc why) {
       SpaceStats::add(home->stats.wrong_pages);
     }
   }
-  notice(wrong ? MmNotice::Kind::kWrongPage : MmNotice::Kind::kReadError, why, p);
   advance(p);
 }
 

@@ -70,10 +70,10 @@ void Mm::release_frame(Page& p) {
   }
 }
 
-void Mm::release_slot(Page& p) {
+void Mm::release_slot(Page& p, Errc lost) {
   if (p.slot != 0) {
     swap_room_changed_ = swap_room_changed_ || pager_->accepting(SlotId(p.slot));
-    pager_->free(SlotId(p.slot));
+    lost == Errc::kOk ? pager_->free(SlotId(p.slot)) : pager_->lost(SlotId(p.slot), lost);
     p.slot = 0;
   }
   p.clear(Page::kSlotCurrent);

@@ -35,7 +35,9 @@ enum class RequestKind : uint32_t {
   kPoisonStray,
   kZeroAhead,
   kIndex,
-  kFlush
+  kFlush,
+  kDiscard,
+  kGrow
 };
 
 struct PageOp {

@@ -348,7 +348,7 @@ void Mm::zero_ahead() {
 // Nothing is in flight, nothing can be reclaimed, and still pages wait: they get an answer.
 void Mm::answer_hopeless() {
   if (ops_in_flight_ != 0 || !completions_->empty() || !retry_.empty() || !drains_.empty() ||
-      passed_over_) {
+      !room_wait_.empty() || passed_over_) {
     return;
   }
   while (!waiting_.empty()) {  // prefetch and readahead: they are given up

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Work on whole swap areas: writing the index, flushing, and emptying an area for swapoff.
+// Work on whole swap areas: how they come and go, writing the index, flushing.
 #include <algorithm>
 
 #include "sched/mm.h"
@@ -10,12 +10,16 @@ namespace kvmm {
 void Mm::area_added(SwapArea& area) {
   IoQueue q;
   q.device = &area.block();
+  q.area = &area;
+  q.rescue = std::make_unique<DrainJob>();
   q.waiting.reserve(kSubmitMax + kIndexOps);
   io_.push_back(std::move(q));
+  drains_.reserve(2 * io_.size());  // a step allocates nothing
   unblock_writes();
 }
 
 void Mm::area_removed(SwapArea& area) {
+  std::erase(drains_, queue_of(area).rescue.get());
   std::erase_if(io_, [&](const IoQueue& q) { return q.device == &area.block(); });
 }
 
@@ -27,6 +31,29 @@ bool Mm::uses(const SwapArea& area) const {
 // ------------------------------------------------------------------------------------ index and
 // flush
 
+Mm::IndexOp& Mm::start_index_op(IndexOp& op, SwapArea& area, BlockOp what, RequestKind kind) {
+  op.area = &area;
+  ++index_ops_used_;
+  op.io = BlockRequest();
+  op.io.queue = completions_;
+  op.io.owner = &op;
+  op.io.kind = static_cast<uint32_t>(kind);
+  op.io.op = what;
+  op.io.urgency = Urgency::kBackground;
+  push_io(area.block(), op.io);
+  return op;
+}
+
+// From the end: the first ones are for the index. Null: all are in use.
+Mm::IndexOp* Mm::free_index_op() {
+  for (size_t i = index_ops_.size(); i > kIndexWrites; --i) {
+    if (index_ops_[i - 1].area == nullptr) {
+      return &index_ops_[i - 1];
+    }
+  }
+  return nullptr;
+}
+
 void Mm::flush(FlushJob& job) {
   flushes_.push_back(&job);
   step_index();
@@ -36,25 +63,21 @@ void Mm::step_index() {
   if (flushes_.empty()) {
     return;
   }
-  auto start = [&](IndexOp& op, SwapArea& area, BlockOp what, RequestKind kind) {
-    op.area = &area;
-    ++index_ops_used_;
-    op.io = BlockRequest();
-    op.io.queue = completions_;
-    op.io.owner = &op;
-    op.io.kind = static_cast<uint32_t>(kind);
-    op.io.op = what;
-    op.io.urgency = Urgency::kBackground;
-    push_io(area.block(), op.io);
+  // What is only on a device that has gone is lost already, and told so.
+  const auto gone = [](const SwapArea& area) {
+    return area.health().verdict() == SwapHealth::Verdict::kGone;
   };
   bool clean = true;
   for (const auto& area : swap_->areas()) {
+    if (gone(*area)) {
+      continue;
+    }
     for (IndexOp& op : std::span(index_ops_).first(kIndexWrites)) {
       IndexWrite w;
       if (op.area != nullptr || area->take_dirty_index(std::span(&w, 1)) == 0) {
         continue;
       }
-      start(op, *area, BlockOp::kWrite, RequestKind::kIndex);
+      start_index_op(op, *area, BlockOp::kWrite, RequestKind::kIndex);
       op.write = w;
       op.io.data = w.data;
       op.io.offset = w.offset;
@@ -75,10 +98,10 @@ void Mm::step_index() {
     job->started = true;
     for (const auto& area : swap_->areas()) {
       for (IndexOp& op : index_ops_) {
-        if (op.area == nullptr) {
+        if (op.area == nullptr && !gone(*area)) {
           op.flush = job;
           ++job->pending;
-          start(op, *area, BlockOp::kFlush, RequestKind::kFlush);
+          start_index_op(op, *area, BlockOp::kFlush, RequestKind::kFlush);
           break;
         }
       }
@@ -92,7 +115,15 @@ void Mm::step_index() {
 
 void Mm::finish_index(BlockRequest& r) {
   IndexOp& op = *static_cast<IndexOp*>(r.owner);
-  if (static_cast<RequestKind>(r.kind) == RequestKind::kIndex) {
+  const auto kind = static_cast<RequestKind>(r.kind);
+  op.area->health().finished(r, now_);
+  if (kind == RequestKind::kDiscard) {
+    op.area->discarded(op.discard, r.result);
+    swap_room_changed_ = true;
+  } else if (kind == RequestKind::kGrow) {
+    op.area->grew(op.growth, r.result, now_);
+    swap_room_changed_ = swap_room_changed_ || r.result == Errc::kOk;
+  } else if (kind == RequestKind::kIndex) {
     op.area->index_written(op.write, r.result == Errc::kOk);
     if (r.result != Errc::kOk) {
       // The sector stays dirty; those who wait for it are told instead of trying for ever.
@@ -121,68 +152,6 @@ void Mm::finish_index(BlockRequest& r) {
   }
   op.area = nullptr;
   --index_ops_used_;
-}
-
-// ------------------------------------------------------------------------------------ swapoff
-
-void Mm::drain(DrainJob& job) {
-  job.area->set_accepting(false);
-  drains_.push_back(&job);
-}
-
-// Empties areas: a resident page gives its slot back, a swapped one is read first. With no frame
-// and no room elsewhere the job ends with an error and the area stays, read-only.
-void Mm::step_drain() {
-  for (size_t n = 0; n < drains_.size();) {
-    DrainJob& job = *drains_[n];
-    uint32_t started = 0;
-    bool left = false;
-    bool stuck = true;
-    for (AddressSpace& s : spaces_) {
-      for (AddressSpace::Mapping& m : s.planes()) {
-        for (uint32_t i = 0; i < m.object->used_end(); ++i) {
-          Page& p = m.object->page(i);
-          if (p.slot == 0 || SlotId(p.slot).area() != job.area->id()) {
-            stuck = stuck && !(place_in_flight(p.place) && p.place == Place::kWriting);
-            left = left || p.place == Place::kWriting;  // may be on its way into the area
-            continue;
-          }
-          if (p.place == Place::kMapped || p.place == Place::kUnmapped ||
-              p.place == Place::kMapping || p.place == Place::kUnmapping ||
-              p.place == Place::kFilling || p.place == Place::kChecking) {
-            release_slot(p);
-            stuck = false;
-            continue;
-          }
-          left = true;
-          if (place_in_flight(p.place) || p.has(Page::kWaiting)) {
-            stuck = stuck && !place_in_flight(p.place);
-            continue;
-          }
-          if (started < 16 && waiting_.empty()) {
-            ++started;
-            p.set(Page::kWantResident);
-            advance(p);
-            stuck = false;
-          }
-        }
-      }
-    }
-    if (!left) {
-      job.done = true;
-    } else if (stuck && !passed_over_ && ops_in_flight_ == 0 && completions_->empty() &&
-               out_bytes() == 0) {
-      job.done = true;
-      job.result = swap_->areas().size() > 1 ? Errc::kNoSpace : Errc::kNoMemory;
-      job.area->set_accepting(true);
-      swap_room_changed_ = true;  // pages that found no room meanwhile may try again
-    }
-    if (job.done) {
-      drains_.erase(drains_.begin() + static_cast<ptrdiff_t>(n));
-    } else {
-      ++n;
-    }
-  }
 }
 
 }  // namespace kvmm

@@ -329,6 +329,11 @@ uint64_t World::counter(const std::string& name) const {
   return 0;
 }
 
+std::string World::attribute(const std::string& path) const {
+  char text[4096] = "";
+  return kvmm_attr_get(runtime_, path.c_str(), text, sizeof text) == KVMM_OK ? text : "";
+}
+
 // --------------------------------------------------------------------------------------- ApiTest
 
 ApiTest::ApiTest() {

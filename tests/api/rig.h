@@ -130,6 +130,8 @@ class World {
   ::testing::AssertionResult send_out(uint32_t lane);
   kvmm_session_stat stat(uint32_t lane);
   uint64_t counter(const std::string& name) const;  // of vmstat
+  // An attribute's value as text, "" if it is not there.
+  std::string attribute(const std::string& path) const;
 
   kvmm_runtime* runtime() const { return runtime_; }
   kvmm_arena* arena() const { return arena_; }

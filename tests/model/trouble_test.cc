@@ -337,6 +337,15 @@ TEST(Swapoff, WithoutRoomItIsRefusedAndTheAreaGoesOn) {
   Drain drain(w);
   drain.run([](int) {});
   EXPECT_EQ(drain.job.result, Errc::kNoMemory);
+  // It says exactly why: whose pages, how many, and what there is for them.
+  EXPECT_EQ(drain.job.sessions_left, 1u);
+  EXPECT_EQ(drain.job.holders[0].space, s.id());
+  EXPECT_EQ(drain.job.holders[0].pages, drain.job.pages_left);
+  EXPECT_GE(drain.job.pages_left, 8u);
+  EXPECT_EQ(drain.job.bytes_left.value(), drain.job.pages_left * 4096);
+  EXPECT_EQ(drain.job.bytes_left, drain.job.area->used_bytes());
+  EXPECT_LE(drain.job.dram_free, Bytes(4 * 4096));
+  EXPECT_EQ(drain.job.other_areas_free, Bytes(0));
   EXPECT_TRUE(drain.job.area->accepting());
   w.settle();
   for (uint32_t i = 0; i < 12; ++i) {

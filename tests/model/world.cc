@@ -38,6 +38,11 @@ World::World(const WorldConfig& c) : config(c) {
   SimDiskConfig d;
   d.capacity = std::max(c.swap, mib(4));
   d.jitter = micros(100);
+  d.bytes_per_s = c.disk_bytes_per_s;
+  if (c.swap_grows) {
+    d.grows_to = d.capacity;
+    d.capacity = Bytes(4096);
+  }
   d.seed = c.seed + 1;
   disk = std::make_unique<SimDisk>(clock, d);
   disk->set_guard(mmu.get());
@@ -73,14 +78,15 @@ World::World(const WorldConfig& c) : config(c) {
       delay = std::make_unique<DelayBlock>(*errors, clock, DelayConfig{});
       block = delay.get();
     }
-    add_area(*block, "swap0", 0);
+    add_area(*block, "swap0", 0, c.swap_grows ? c.swap : Bytes(0));
   }
   if (c.swap_2.value() != 0) {
     d.capacity = c.swap_2;
+    d.grows_to = Bytes(0);
     d.seed = c.seed + 3;
     disk_2 = std::make_unique<SimDisk>(clock, d);
     disk_2->set_guard(mmu.get());
-    add_area(*disk_2, "swap1", -1);
+    add_area(*disk_2, "swap1", c.swap_2_priority);
   }
   ArenaSpec s;
   s.id = next_id_++;
@@ -112,15 +118,33 @@ World::~World() {
   }
 }
 
-void World::add_area(BlockOps& block, const char* name, int32_t priority) {
+SwapArea& World::add_area(BlockOps& block, const char* name, int32_t priority, Bytes size) {
   SwapAreaConfig a;
+  a.size = size;
+  a.extent = config.swap_extent;
   a.name = name;
   a.path = name;
   a.priority = priority;
   a.wait = [this] { clock.advance_to_alarm(); };
   auto area = must(SwapArea::open(block, a), "a swap area");
   mm->area_added(*area);
-  must(swap.add(std::move(area)), "a swap space");
+  return *must(swap.add(std::move(area)), "a swap space");
+}
+
+void World::remove_area(SwapArea& area) {
+  auto gone = must(swap.remove(area), "an area that holds nothing");
+  mm->area_removed(*gone);
+}
+
+void World::pass_time(Tick how_long) {
+  const Tick end = clock.now() + how_long;
+  while (clock.now() < end) {
+    step();
+    const auto alarm = clock.next_alarm();
+    clock.advance_to(
+        std::min(end, alarm ? std::min(*alarm, clock.now() + millis(1)) : clock.now() + millis(1)));
+  }
+  step();
 }
 
 AddressSpace& World::open(uint32_t lane, ObjectKind kind) {

@@ -41,7 +41,11 @@ struct WorldConfig {
   bool stacked_disk = false;
   Tick notice_time;        // see Mm::Deps
   bool two_tiers = false;  // half of the frames in `dram`, half in `slow`; not with fixed_frames
-  Bytes swap_2;            // a second swap area of this size, of lower priority; 0: none
+  Bytes swap_2;            // a second swap area of this size; 0: none
+  int32_t swap_2_priority = -1;
+  Bytes swap_extent = kPageSizeMax;
+  bool swap_grows = false;  // the first area's disk is empty and grows up to `swap`
+  uint64_t disk_bytes_per_s = SimDiskConfig{}.bytes_per_s;
 };
 
 class World {
@@ -73,7 +77,17 @@ class World {
   // Until nothing is in flight and nothing waits. Bounded: a livelock fails the test.
   void settle();
   void run_job(const std::function<Result<void>(MmJob&)>& begin, Errc expected = Errc::kOk);
-  void check() { mm->check_invariants(); }
+  void check() {
+    mm->check_invariants();
+    for (const auto& area : swap.areas()) {
+      area->check_invariants();
+    }
+  }
+  // Steps through time, whatever happens in it.
+  void pass_time(Tick how_long);
+  // Adds an area on `block`, or takes one out that holds nothing.
+  SwapArea& add_area(BlockOps& block, const char* name, int32_t priority, Bytes size = Bytes(0));
+  void remove_area(SwapArea& area);
 
   Page& page(AddressSpace& space, uint32_t plane, uint32_t index) {
     return space.planes()[plane].object->page(index);
@@ -99,7 +113,6 @@ class World {
   std::vector<std::unique_ptr<AddressSpace>> spaces;
 
  private:
-  void add_area(BlockOps& block, const char* name, int32_t priority);
   Answer access(AddressSpace& space, uint32_t plane, uint32_t page, std::optional<uint64_t> value);
   VirtAddr address(AddressSpace& space, uint32_t plane, uint32_t page);
   uint64_t next_id_ = 1;

@@ -107,8 +107,8 @@ typedef struct kvmm_runtime_options {
                              configuration, else 1 GiB or 1/4 of that memory if it is less */
   const char* swap_path;  /* file or block device swapped to, made if need be; only its owner may
                              be able to read it. NULL: none (kvmm_swapon adds some later) */
-  uint64_t swap_bytes;    /* size the file may grow to; default 16 GiB; a block device: all of
-                             it */
+  uint64_t swap_bytes;    /* size the file may grow to, as it is needed; default 16 GiB; a block
+                             device: all of it */
   const char* frames;     /* "movable" (default), "shareable" */
   uint32_t flags;         /* KVMM_RUNTIME_* */
   uint32_t data_workers;  /* threads that checksum and zero; default 1, at most 64 */
@@ -133,17 +133,20 @@ KVMM_API kvmm_status kvmm_runtime_open(const kvmm_runtime_options* options, kvmm
  * memory any more. EBUSY: a pin is open, or its fence is not done (nothing is closed). */
 KVMM_API kvmm_status kvmm_runtime_close(kvmm_runtime* runtime);
 
-/* Adds a swap area while running. `priority`: -32768..32767, higher is used first; that of
- * swap_path is 0. `bytes` as in swap_bytes. A path that begins with "null:" is a device that forgets
- * what is written, for measuring (VOLATILE runtimes only): pages in it are gone. Errors: EEXISTS (it is one already), EBUSY (in use by
- * another runtime; after a second), EINVALID (no swap area and not empty, too small), ECORRUPT
- * (superblock), EVERSION, EPERMISSION, ENOTFOUND (its folder), ENOTSUPPORTED (no O_DIRECT there),
- * ENOSPACE, ERANGE, ELIMIT, EIO. A file that was made is removed again. */
+/* Adds a swap area while running. `priority`: -32768..32767, higher is used first, equal ones in
+ * turn; that of swap_path is 0. `bytes` as in swap_bytes. A path that begins with "null:" is a
+ * device that forgets what is written, for measuring (VOLATILE runtimes only): pages in it are
+ * gone. Errors: EEXISTS (it is one already), EBUSY (in use by another runtime; after a second),
+ * EINVAL (no swap area and not empty, too small), ECORRUPT (superblock), EVERSION, EPERMISSION,
+ * ENOTFOUND (its folder), ENOTSUPPORTED (no O_DIRECT there), ENOSPACE, ERANGE, ELIMIT, EIO. A file
+ * that was made is removed again. */
 KVMM_API kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes,
                                  int32_t priority);
 /* Takes a swap area out: reads its pages back or moves them to other areas, then returns. `path`:
  * as given, or the area's name under swap/. Errors: ENOTFOUND; EBUSY (it is being taken out
- * already); ENOMEMORY, ENOSPACE (the rest does not fit elsewhere: the area stays in use). */
+ * already); ENOMEMORY, ENOSPACE (the rest does not fit elsewhere: the area stays in use, and
+ * kvmm_last_error says whose pages are left and what room there is). An area whose device fails
+ * is emptied and taken out by itself. */
 KVMM_API kvmm_status kvmm_swapoff(kvmm_runtime* runtime, const char* path);
 
 /* Reads or writes one attribute (docs/abi lists them). `value` receives a NUL-terminated text, cut
