@@ -43,6 +43,11 @@ constexpr AttrDef kSize = ro("swap/<dev>/size", AttrType::kBytes, "size of the a
 constexpr AttrDef kSwapUsed = ro("swap/<dev>/used", AttrType::kBytes, "bytes in use");
 constexpr AttrDef kPriority = ro("swap/<dev>/priority", AttrType::kString, "higher is used first");
 constexpr AttrDef kErrors = ro("swap/<dev>/errors", AttrType::kU64, "failed requests", "requests");
+constexpr AttrDef kDriver = ro("swap/<dev>/driver", AttrType::kString, "driver of the device");
+constexpr AttrDef kGrown = ro("swap/<dev>/grown", AttrType::kBytes, "place it takes");
+constexpr AttrDef kHealth = ro("swap/<dev>/health", AttrType::kString, "how it does");
+constexpr AttrDef kReadP50 = ro("swap/<dev>/read_p50", AttrType::kDuration, "median of reads");
+constexpr AttrDef kReadP99 = ro("swap/<dev>/read_p99", AttrType::kDuration, "slow reads");
 constexpr AttrDef kReadahead = rw("sched/readahead_max", AttrType::kBytes, 0, 64 * kMiB, "2MiB",
                                   "most that is read ahead of a fault");
 constexpr AttrDef kName = ro("sessions/<id>/name", AttrType::kString, "name of the session");
@@ -96,7 +101,9 @@ FakeRuntime::FakeRuntime() : pagemap_(default_pagemap()) {
        attr_atomic(kLow, low_), fixed(kDemoteTo, "swap"), fixed(kKind, "dram")});
   add("swap/swap0",
       {fixed(kPath, "/var/lib/kvmm/swap"), fixed(kSize, 1 * kGiB), fixed(kSwapUsed, 320 * kMiB),
-       fixed(kPriority, "5"), fixed(kErrors, uint64_t{0})});
+       fixed(kPriority, "5"), fixed(kErrors, uint64_t{0}), fixed(kDriver, "uring"),
+       fixed(kGrown, 512 * kMiB), fixed(kHealth, "ok"), fixed(kReadP50, 85'000),
+       fixed(kReadP99, 1'234'567)});
   add("sched", {attr_atomic(kReadahead, readahead_)});
   Result<AttrDir> sessions = tree_.add_provider("sessions",
                                                 {&kName, &kTenant, &kState, &kAdvice, &kTokens,

@@ -115,6 +115,7 @@ TEST_F(KvctlTest, PrintsWhatItPrinted) {
                               "pagemap 1 --plane v",
                               "pagemap 1 --width 20",
                               "tiers",
+                              "swap",
                               "top --once",
                               "--json tiers",
                               "--json get -r tiers",

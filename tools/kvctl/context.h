@@ -44,6 +44,7 @@ struct Options {
   size_t width = 64;               // pagemap
   std::string bytes;               // swapon
   std::optional<int> priority;     // swapon
+  std::string discard;             // swapon: on, off, "" the default
   bool once = false;               // top
   double interval_s = 1;           // top
   uint64_t frames = 0;             // top; 0: until told to end
@@ -87,6 +88,7 @@ int run_set(const Context& context);
 int run_maps(const Context& context);
 int run_pagemap(const Context& context);
 int run_tiers(const Context& context);
+int run_swap(const Context& context);
 int run_swapon(const Context& context);
 int run_swapoff(const Context& context);
 

@@ -97,6 +97,7 @@ struct CommandLine {
         ->check(CLI::Range(1, 10'000))
         ->capture_default_str();
     add("tiers", "Show tiers and swap areas", run_tiers);
+    add("swap", "Show swap areas: what they hold, and how their devices do", run_swap);
   }
 
   void add_changing() {
@@ -106,7 +107,10 @@ struct CommandLine {
     CLI::App* const on = add("swapon", "Add a swap area", run_swapon);
     on->add_option("PATH", options.path, "A file (made if need be) or block device")->required();
     on->add_option("--bytes", options.bytes, "Size it may grow to: 64GiB");
-    on->add_option("--priority", options.priority, "Higher is used first");
+    on->add_option("--priority", options.priority, "Higher is used first; equal ones take turns");
+    on->add_option("--discard", options.discard,
+                   "Give freed extents back to the device (default: on)")
+        ->check(CLI::IsMember({"on", "off"}));
     CLI::App* const off = add("swapoff", "Empty a swap area and take it out", run_swapoff);
     off->add_option("PATH", options.path, "Its path, or its name in `tiers`")->required();
   }

@@ -70,6 +70,20 @@ std::string human_duration(uint64_t ns) {
   return fmt::format("{}d{:02}h", s / 86400, s / 3600 % 24);
 }
 
+std::string human_latency(uint64_t ns) {
+  if (ns == 0) {
+    return "-";
+  }
+  const auto tenths = [](uint64_t n, uint64_t unit, const char* name) {
+    return n >= 10 * unit ? fmt::format("{}{}", n / unit, name)
+                          : fmt::format("{}.{}{}", n / unit, n % unit * 10 / unit, name);
+  };
+  if (ns < 1'000'000) {
+    return fmt::format("{}us", ns / 1000);
+  }
+  return ns < 1'000'000'000 ? tenths(ns, 1'000'000, "ms") : tenths(ns, 1'000'000'000, "s");
+}
+
 std::string bar(uint64_t part, uint64_t whole, size_t width) {
   const long double share = whole == 0 ? 0
                                        : static_cast<long double>(std::min(part, whole)) /

@@ -20,6 +20,8 @@ std::string harmless(std::string_view text, bool lines = false);
 std::string human_bytes(uint64_t bytes);
 // "93s", "2m05s", "3h07m", "4d02h".
 std::string human_duration(uint64_t ns);
+// "85us", "1.2ms", "3.4s": at most one decimal; "-" for 0, which no I/O takes.
+std::string human_latency(uint64_t ns);
 // "[#####---------------]", `width` characters between the brackets.
 std::string bar(uint64_t part, uint64_t whole, size_t width);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// ps, tiers, swapon, swapoff: runtimes, and where they keep pages.
+// ps, tiers, swap, swapon, swapoff: runtimes, and where they keep pages.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -186,6 +186,45 @@ int run_tiers(const Context& context) {
   return context.print(tiers.text() + (swap.empty() ? "" : "\n" + swap.text()));
 }
 
+// As swapon --show, and how the devices do: latencies are those of reads.
+int run_swap(const Context& context) {
+  int status = 0;
+  std::optional<Runtime> runtime = context.choose(&status);
+  if (!runtime) {
+    return status;
+  }
+  const Result<Snapshot> now = take_snapshot(runtime->client, false);
+  if (!now) {
+    return context.fail(now.error());
+  }
+  Table table({"SWAP", "DRIVER", ">SIZE", ">GROWN", ">USED", ">PRIORITY", "HEALTH", ">ERRORS",
+               ">LOST", ">READ P50", ">P99", "PATH"});
+  Json json = Json::array();
+  for (const auto& [name, a] : now->swap) {
+    table.add({name, a.text("driver"), human_bytes(a.number("size")),
+               human_bytes(a.number("grown")), human_bytes(a.number("used")), a.text("priority"),
+               a.text("health"), a.text("errors"), a.text("lost"),
+               human_latency(a.number("read_p50")), human_latency(a.number("read_p99")),
+               a.text("path")});
+    Json one = {{"name", name},
+                {"path", a.text("path")},
+                {"driver", a.text("driver")},
+                {"priority", priority_of(a.text("priority"))},
+                {"health", a.text("health")},
+                {"discard", a.text("discard") == "on"}};
+    for (const char* number : {"size", "grown", "used", "retired", "errors", "lost", "latency",
+                               "read_p50", "read_p99", "write_p50", "write_p99"}) {
+      one[number] = a.number(number);
+    }
+    json.push_back(std::move(one));
+  }
+  if (context.options.json) {
+    return context.print(json);
+  }
+  return context.print(table.empty() ? "no swap areas; add one with kvctl swapon PATH\n"
+                                     : table.text());
+}
+
 int run_swapon(const Context& context) {
   std::map<std::string, std::string> arguments;
   if (!context.options.bytes.empty()) {
@@ -193,6 +232,9 @@ int run_swapon(const Context& context) {
   }
   if (context.options.priority) {
     arguments["priority"] = std::to_string(*context.options.priority);
+  }
+  if (!context.options.discard.empty()) {
+    arguments["discard"] = context.options.discard;
   }
   return call_swap(context, "swapon", std::move(arguments));
 }
