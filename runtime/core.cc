@@ -109,6 +109,8 @@ void Core::step() {
   // it, and cancels it if that thread ends. A thread of the engine may do anything, also wait in
   // write(2) for the very page.
   const bool with_io = !running_.load(std::memory_order_relaxed);
+  while (!parts_.platform.executor->threaded() && take_faults()) {  // nobody else reads them
+  }
   step_now(now(), with_io, UINT32_MAX);
   const Tick due = mm_->next_due();
   const bool sooner = due != Tick(0) && (armed_ == Tick(0) || due < armed_);
@@ -139,7 +141,6 @@ bool Core::wait_until(const std::function<bool()>& pred) {
       if (!parts_.platform.executor->pass_time() && !mm_->busy()) {
         return pred();
       }
-      take_faults();
       step();
     }
   }

@@ -3,8 +3,8 @@
 // What a runtime stands on: threads or none, a clock, a seed, drivers. The same `Runtime` runs on
 // real threads and real devices, or on one virtual thread and simulated ones.
 //
-//   real_platform()      worker threads, CLOCK_MONOTONIC, host + uring + null + error + cuda
-//   a simulator's        no thread, a virtual clock, sim devices
+//   real_platform()      worker threads, CLOCK_MONOTONIC, host + uring + null + cuda
+//   a simulator's        no thread, a virtual clock, sim devices: tests/unit/runtime
 //
 // Thread safety: a Platform is filled by one thread and then constant.
 #pragma once

@@ -117,7 +117,7 @@ Result<void> Runtime::build_memory() {
   }
   for (TierDescription& d : *plan) {
     d.page_size_min = mmu.granule;
-    d.comes_zeroed = !mmu.fixed_frames;
+    d.comes_zeroed = mmu.frames_zeroed;
     d.mmu = memory_->mmu();
     d.copy = memory_->copy();
     d.data = data_.get();

@@ -60,6 +60,7 @@ MmuInfo HostMoveMmu::info() const {
   i.faults = true;
   i.poisons = true;
   i.kind = FrameKind::kMovable;
+  i.frames_zeroed = true;
   return i;
 }
 
