@@ -189,7 +189,9 @@ void Mm::begin_map(Page& p) {
     return;
   }
   p.object->for_each_pte(p.index, [&](Vma& v, Pte& pte) {
-    if (pte.has(Pte::kWanted) && !pte.has(Pte::kPresent)) {
+    // A request has one protection: mappings with another one are wanted still when it is done.
+    const bool fits = op->entries_used == 0 || op->vmas[0]->prot == v.prot;
+    if (pte.has(Pte::kWanted) && !pte.has(Pte::kPresent) && fits) {
       pte.set(Pte::kMapping);
       op->vmas[op->entries_used] = &v;
       op->entries[op->entries_used++] = MapEntry{v.address_of(p.index), p.frame->addr};

@@ -183,6 +183,88 @@ TEST(Integrity, AnOlderGenerationIsWrongToo) {
   EXPECT_EQ(w.read(s, 0, 0).access, SimAccess::kPoisoned);
 }
 
+// Bytes that are equal tell pages apart no more: their identities do.
+Errc code_of_the_only_notice(World& w) {
+  MmNotice n;
+  return w.mm->take_notice(&n) && n.kind == MmNotice::Kind::kWrongPage ? n.code : Errc::kOk;
+}
+
+TEST(Integrity, EqualBytesOfAnotherSessionAreWrongByTheChecksumAlone) {
+  World w(WorldConfig{});
+  AddressSpace& a = w.open(0);
+  AddressSpace& b = w.open(1);
+  for (AddressSpace* s : {&a, &b}) {
+    ASSERT_EQ(w.write(*s, 0, 0, 7).access, SimAccess::kDone);
+    w.mm->evict(*s);
+  }
+  w.settle();
+  // As if the table of pages had taken one for the other: slot and expected checksum.
+  std::swap(w.page(a, 0, 0).slot, w.page(b, 0, 0).slot);
+  std::swap(w.page(a, 0, 0).checksum, w.page(b, 0, 0).checksum);
+  EXPECT_EQ(w.read(a, 0, 0).access, SimAccess::kPoisoned);
+  EXPECT_EQ(code_of_the_only_notice(w), Errc::kCorrupt) << "before the slot's header is asked";
+  EXPECT_EQ(w.read(b, 0, 0).access, SimAccess::kPoisoned);
+  EXPECT_EQ(w.mm->stats().wrong_pages.load(), 2u);
+}
+
+TEST(Integrity, TheSlotOfAnotherPageWithEqualBytesIsStale) {
+  World w(WorldConfig{});
+  AddressSpace& s = w.open(0);
+  for (const uint32_t page : {3u, 4u}) {
+    ASSERT_EQ(w.write(s, 0, page, 7).access, SimAccess::kDone);
+  }
+  w.mm->evict(s);
+  w.settle();
+  std::swap(w.page(s, 0, 3).slot, w.page(s, 0, 4).slot);
+  EXPECT_EQ(w.read(s, 0, 3).access, SimAccess::kPoisoned);
+  EXPECT_EQ(code_of_the_only_notice(w), Errc::kStale);
+}
+
+TEST(Integrity, AHeaderThatDoesNotNameThePageIsAnError) {
+  struct Case {
+    const char* what;
+    void (*spoil)(PageIdentity& id, uint64_t& checksum);
+    Errc expected;
+  };
+  for (const Case& c : {
+           Case{"model", [](PageIdentity&i, uint64_t&) { ++i.model; }, Errc::kModelMismatch},
+           Case{"layout", [](PageIdentity&i, uint64_t&) { ++i.layout; }, Errc::kModelMismatch},
+           Case{"owner", [](PageIdentity&i, uint64_t&) { ++i.owner; }, Errc::kStale},
+           Case{"generation", [](PageIdentity&i, uint64_t&) { ++i.generation; }, Errc::kStale},
+           Case{"checksum", [](PageIdentity&, uint64_t&sum) { ++sum; }, Errc::kCorrupt},
+       }) {
+    SCOPED_TRACE(c.what);
+    World w(WorldConfig{});
+    AddressSpace& s = w.open(0);
+    ASSERT_EQ(w.write(s, 0, 0, 7).access, SimAccess::kDone);
+    w.mm->evict(s);
+    w.settle();
+    Page& p = w.page(s, 0, 0);
+    PageIdentity id = p.object->identity_of(p);
+    uint64_t sum = p.checksum;
+    c.spoil(id, sum);
+    w.swap.area(SlotId(p.slot)).record(SlotId(p.slot), id, sum, w.config.page_size);
+    EXPECT_EQ(w.read(s, 0, 0).access, SimAccess::kPoisoned);
+    EXPECT_EQ(code_of_the_only_notice(w), c.expected);
+    EXPECT_EQ(w.mm->stats().wrong_pages.load(), 1u);
+    w.check();
+  }
+}
+
+TEST(Integrity, HowAReadIsCutDoesNotChangeTheChecksum) {
+  WorldConfig c;
+  c.page_size = kib(512);
+  c.swap = mib(64);
+  World w(c);
+  AddressSpace& s = w.open(0);
+  ASSERT_EQ(w.write(s, 0, 0, 7).access, SimAccess::kDone);
+  w.mm->evict(s);
+  w.settle();
+  w.mm_config.io_chunk = kib(64).value();
+  EXPECT_EQ(w.read(s, 0, 0).value, 7u);
+  EXPECT_EQ(w.mm->stats().wrong_pages.load(), 0u);
+}
+
 TEST(Clean, AnUnchangedPageIsDroppedWithoutAWrite) {
   World w(WorldConfig{});
   AddressSpace& s = w.open(0);

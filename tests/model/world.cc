@@ -26,7 +26,7 @@ World::World(const WorldConfig& c) : config(c) {
   m.granule = std::min(c.page_size, c.page_size_2.value() == 0 ? c.page_size : c.page_size_2);
   m.page_size_max = largest;
   m.fixed_frames = c.fixed_frames;
-  m.kind = c.fixed_frames ? FrameKind::kShareable : FrameKind::kMovable;
+  m.kind = c.fixed_frames || c.shareable ? FrameKind::kShareable : FrameKind::kMovable;
   if (c.asynchronous_mmu) {
     m.timing.asynchronous = true;
     m.timing.latency = micros(5);
@@ -147,12 +147,13 @@ void World::pass_time(Tick how_long) {
   step();
 }
 
-AddressSpace& World::open(uint32_t lane, ObjectKind kind) {
+AddressSpace& World::open(uint32_t lane, ObjectKind kind, uint32_t tenant) {
   SpaceSpec s;
   s.id = next_id_++;
   s.name = "s" + std::to_string(s.id);
   s.lane = lane;
   s.kind = kind;
+  s.tenant_number = tenant;
   auto space = std::make_unique<AddressSpace>(*arena, map, s);
   for (uint32_t i = 0; i < arena->planes.size(); ++i) {
     kvmm::check(space->add_plane(i, next_id_++).ok(), "a plane of a session");

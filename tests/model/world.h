@@ -35,6 +35,7 @@ struct WorldConfig {
   Bytes swap = mib(16);
   bool asynchronous_mmu = false;
   bool fixed_frames = false;
+  bool shareable = false;  // frames that several addresses can map; fixed ones are
   EngineKind engine = EngineKind::kFaulting;
   // The disk is stacked: SimDisk <- ErrorBlock <- DelayBlock. Both are transparent until told
   // otherwise.
@@ -53,7 +54,7 @@ class World {
   explicit World(const WorldConfig& config);
   ~World();
 
-  AddressSpace& open(uint32_t lane, ObjectKind kind = ObjectKind::kRaw);
+  AddressSpace& open(uint32_t lane, ObjectKind kind = ObjectKind::kRaw, uint32_t tenant = 1);
   void close(AddressSpace& space);
 
   // An engine's access of 8 bytes in the middle of a page; runs the world until it is answered.
