@@ -303,7 +303,8 @@ enum {
   KVMM_ADVISE_RUNNING = 1, /* is generating: last to be reclaimed */
   KVMM_ADVISE_IDLE = 2,    /* not soon: first to be reclaimed */
   KVMM_ADVISE_EVICT = 3,   /* write out and free all its frames now, without waiting; then IDLE */
-  KVMM_ADVISE_DURABLE = 4  /* write out ahead of need, keep resident */
+  KVMM_ADVISE_DURABLE = 4  /* write out ahead of need, keep resident: as far as attribute
+                              sched/writeback_ahead allows, which is 0 by default */
 };
 KVMM_API kvmm_status kvmm_advise(kvmm_session* session, uint32_t advice);
 
