@@ -90,13 +90,17 @@ std::vector<Measured> run(const Options& options) {
     double kept = 0;
     double by_linux = 0;
     double willneed = 0;
-    std::vector<std::function<void()>> turns = {
-        [&] { kvmm = resume(bed, order); },
-        [&] { plain = bed.read_plainly(order, kDepth).seconds; },
-        [&] { kept = bed.read_and_keep(order, kDepth).seconds; },
-    };
-    if (beside_linux) {
+    std::vector<std::function<void()>> turns = {[&] { kvmm = resume(bed, order); }};
+    if (wanted(2)) {
+      turns.emplace_back([&] { plain = bed.read_plainly(order, kDepth).seconds; });
+    }
+    if (wanted(3)) {
+      turns.emplace_back([&] { kept = bed.read_and_keep(order, kDepth).seconds; });
+    }
+    if (beside_linux && wanted(0)) {
       turns.emplace_back([&] { by_linux = linux_swap->resume(false); });
+    }
+    if (beside_linux && wanted(1)) {
       turns.emplace_back([&] { willneed = linux_swap->resume(true); });
     }
     if (i % 2 == 1) {
