@@ -219,30 +219,52 @@ Result<std::string> AttrTree::get(std::string_view path) const {
 }
 
 Result<void> AttrTree::set(std::string_view path, std::string_view text) const {
-  const std::optional<State::Target> target = state_->resolve(path);
-  if (!target) {
-    return state_->not_found(path);
+  const Result<State::Accepted> accepted = state_->accept(path, text);
+  if (!accepted) {
+    return accepted.error();
   }
-  if (target->def->mode == AttrMode::kReadOnly) {
-    return with_path(Error(Errc::kPermission, "is read-only"), path);
-  }
-  const Result<AttrValue> value = parse_value(*target->def, text);
-  if (!value) {
-    return with_path(value.error(), path);
-  }
+  const State::Target& target = accepted->target;
   Result<void> done = [&]() -> Result<void> {
-    const State::Inside inside(target->group);
+    const State::Inside inside(target.group);
     if (!inside) {
       return Error(Errc::kNotFound, "has just been removed");
     }
-    return target->leaf != nullptr
-               ? target->leaf->set(*value)
-               : target->group->provider->set(target->entry, *target->def, *value);
+    return target.leaf != nullptr
+               ? target.leaf->set(accepted->value)
+               : target.group->provider->set(target.entry, *target.def, accepted->value);
   }();
   if (!done) {
     return with_path(std::move(done).error(), path);
   }
   return done;
+}
+
+Result<void> AttrTree::check_set(std::string_view path, std::string_view text) const {
+  const Result<State::Accepted> accepted = state_->accept(path, text);
+  return accepted ? Result<void>() : Result<void>(accepted.error());
+}
+
+Result<AttrTree::State::Accepted> AttrTree::State::accept(std::string_view path,
+                                                          std::string_view text) const {
+  std::optional<Target> target = resolve(path);
+  if (!target) {
+    return not_found(path);
+  }
+  if (target->def->mode == AttrMode::kReadOnly) {
+    return with_path(Error(Errc::kPermission, "is read-only"), path);
+  }
+  Result<AttrValue> value = parse_value(*target->def, text);
+  if (!value) {
+    return with_path(std::move(value).error(), path);
+  }
+  return Accepted{std::move(*target), std::move(*value)};
+}
+
+Result<const AttrDef*> AttrTree::stat(std::string_view path) const {
+  if (state_->is_directory(path)) {
+    return nullptr;
+  }
+  return find(path);
 }
 
 Result<void> AttrTree::walk(std::string_view prefix, std::string_view after, bool texts,

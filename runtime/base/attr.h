@@ -129,7 +129,9 @@ class AttrTree {
   // What is directly below `path`, in the order of compare_names. kNotFound (with the nearest name
   // there is), kInvalid (it is a leaf).
   Result<std::vector<AttrEntry>> list(std::string_view path) const;
-  // The definition that stands at `path`. kNotFound, with the nearest name.
+  // The definition that stands at `path`; null: a directory. kNotFound, with the nearest name.
+  Result<const AttrDef*> stat(std::string_view path) const;
+  // The definition of the attribute at `path`. kNotFound, with the nearest name.
   Result<const AttrDef*> find(std::string_view path) const;
   // kNotFound, kPermission (write-only), or what the getter said.
   Result<AttrValue> read(std::string_view path) const;
@@ -137,6 +139,8 @@ class AttrTree {
   // kNotFound, kPermission (read-only), kInvalid, kRange, or what the setter said; the text starts
   // with the path. The old value stays after any error.
   Result<void> set(std::string_view path, std::string_view text) const;
+  // Whether set() would call the setter: the same errors, but for what the setter says.
+  Result<void> check_set(std::string_view path, std::string_view text) const;
 
   // Calls `visit` for every leaf at or below `prefix`, in order, until it returns false. Only paths
   // that sort behind `after` (if not empty): a reader who was cut off goes on where it was. What

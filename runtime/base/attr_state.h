@@ -85,6 +85,11 @@ struct AttrTree::State {
     std::shared_ptr<const AttrLeaf> leaf;  // null: group->provider
     std::string entry;
   };
+  // What set() may give to the setter.
+  struct Accepted {
+    Target target;
+    AttrValue value;
+  };
   // Runs callbacks of one group; false if the group has been removed.
   class Inside {
    public:
@@ -119,6 +124,8 @@ struct AttrTree::State {
   std::vector<AttrEntry> children(std::string_view path) const;
   Error not_found(std::string_view path) const;
   Result<AttrValue> read(const Target& target) const;
+  // Errors of set() before its setter is called.
+  Result<Accepted> accept(std::string_view path, std::string_view text) const;
   bool walk(const std::string& path, std::string_view after, bool texts,
             const std::function<bool(const AttrItem&)>& visit) const;
   bool visit_leaf(const std::string& path, bool texts,

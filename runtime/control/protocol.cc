@@ -13,12 +13,13 @@ using Json = nlohmann::ordered_json;
 // What comes in: members found by tree, so that ten thousand of them cost no square.
 using InJson = nlohmann::json;
 
-constexpr std::array<std::pair<std::string_view, ControlOp>, 8> kOps = {
+constexpr std::array<std::pair<std::string_view, ControlOp>, 9> kOps = {
     {{"hello", ControlOp::kHello},
      {"info", ControlOp::kHello},
      {"ls", ControlOp::kList},
      {"get", ControlOp::kGet},
      {"set", ControlOp::kSet},
+     {"stat", ControlOp::kStat},
      {"walk", ControlOp::kWalk},
      {"defs", ControlOp::kDefs},
      {"call", ControlOp::kCall}}};
@@ -212,6 +213,33 @@ Result<Json> walk(const ControlContext& context, const ControlRequest& request) 
   return reply;
 }
 
+Json def_json(const AttrDef& def) {
+  Json item;
+  item["pattern"] = def.pattern;
+  item["mode"] = mode_name(def.mode);
+  item["type"] = type_name(def.type);
+  item["unit"] = def.unit;
+  item["range"] = range_text(def);
+  item["default"] = def.fallback;
+  item["configurable"] = def.configurable();
+  item["stability"] = stability_name(def.stability);
+  item["help"] = def.help;
+  return item;
+}
+
+Result<Json> stat(const ControlContext& context, const ControlRequest& request) {
+  const Result<const AttrDef*> def = context.tree->stat(request.path);
+  if (!def) {
+    return def.error();
+  }
+  Json reply = ok_reply();
+  reply["dir"] = *def == nullptr;
+  if (*def != nullptr) {
+    reply.update(def_json(**def));
+  }
+  return reply;
+}
+
 Json defs(const ControlContext& context, const ControlRequest& request) {
   Json reply = ok_reply();
   Json all = Json::array();
@@ -225,19 +253,9 @@ Json defs(const ControlContext& context, const ControlRequest& request) {
       reply["next"] = last;
       break;
     }
-    Json item;
-    item["pattern"] = def->pattern;
-    item["mode"] = mode_name(def->mode);
-    item["type"] = type_name(def->type);
-    item["unit"] = def->unit;
-    item["range"] = range_text(*def);
-    item["default"] = def->fallback;
-    item["configurable"] = def->configurable();
-    item["stability"] = stability_name(def->stability);
-    item["help"] = def->help;
     last = def->pattern;
     bytes += last.size() + std::char_traits<char>::length(def->help) + 200;
-    all.push_back(std::move(item));
+    all.push_back(def_json(*def));
   }
   reply["defs"] = std::move(all);
   return reply;
@@ -294,7 +312,7 @@ Result<ControlRequest> parse_request(std::string_view line) {
   });
   if (known == kOps.end()) {
     return Error(Errc::kNotSupported,
-                 "unknown op; there are hello, ls, get, set, walk, defs, call");
+                 "unknown op; there are hello, ls, get, set, stat, walk, defs, call");
   }
   ControlRequest request;
   request.op = known->second;
@@ -312,6 +330,12 @@ Result<ControlRequest> parse_request(std::string_view line) {
       return bad_member("offset", "a whole number");
     }
     request.offset = it->get<uint64_t>();
+  }
+  if (const auto it = from.find("check"); it != from.end()) {
+    if (!it->is_boolean()) {
+      return bad_member("check", "true or false");
+    }
+    request.check = it->get<bool>();
   }
   if (Result<void> ok = take_args(from, request.args); !ok) {
     return std::move(ok).error();
@@ -332,12 +356,15 @@ std::string answer_request(const ControlContext& context, const ControlRequest& 
       case ControlOp::kGet:
         return get(context, request);
       case ControlOp::kSet: {
-        Result<void> done = context.tree->set(request.path, request.value);
+        Result<void> done = request.check ? context.tree->check_set(request.path, request.value)
+                                          : context.tree->set(request.path, request.value);
         if (!done) {
           return std::move(done).error();
         }
         return ok_reply();
       }
+      case ControlOp::kStat:
+        return stat(context, request);
       case ControlOp::kWalk:
         return walk(context, request);
       case ControlOp::kDefs:

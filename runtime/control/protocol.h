@@ -10,11 +10,14 @@
 //   hello  -                     pid, name, version, actions, (info is another name for it)
 //   ls     path, [after]         entries: [{name, dir} or {name, mode, type}], [next]
 //   get    path, [offset]        value, [number], [unit], and for cut texts [next], size
-//   set    path, value           -
+//   set    path, value, [check]  -; check: only whether name and value would be taken
+//   stat   path                  dir, or what `defs` gives of the attribute there
 //   walk   path, [after]         items: [{path, mode, type, configurable, value, [number],
-//   [error]}], [next] defs   [after]               defs: [{pattern, mode, type, unit, range,
-//   default, help, stability}], [next] call   name, args            value; actions are registered
-//   by the runtime (swapon, swapoff)
+//   [error]}],
+//                                [next]
+//   defs   [after]               defs: [{pattern, mode, type, unit, range, default, help,
+//                                configurable, stability}], [next]
+//   call   name, args            value; actions are registered by the runtime (swapon, swapoff)
 //
 // Every reply is bounded: what does not fit in about kReplyBytes is cut, and `next` is what to send
 // as `after` (a name) or `offset` (a byte) for the rest. Texts are cut at line ends. Like /proc,
@@ -56,7 +59,7 @@ struct ControlContext {
   int pid = 0;
 };
 
-enum class ControlOp : uint8_t { kHello, kList, kGet, kSet, kWalk, kDefs, kCall };
+enum class ControlOp : uint8_t { kHello, kList, kGet, kSet, kStat, kWalk, kDefs, kCall };
 
 struct ControlRequest {
   ControlOp op = ControlOp::kHello;
@@ -64,6 +67,7 @@ struct ControlRequest {
   std::string value;
   std::string after;
   uint64_t offset = 0;
+  bool check = false;
   std::string name;
   ControlArgs args;
 };

@@ -80,6 +80,40 @@ TEST_F(ProtocolTest, WalkKeepsTextsForGet) {
   EXPECT_TRUE(seen);
 }
 
+TEST_F(ProtocolTest, StatSaysWhatStandsThere) {
+  for (const char* directory : {"", "tiers", "tiers/dram", "sessions/12"}) {
+    const Json r = ask(Json{{"kvmm", 1}, {"op", "stat"}, {"path", directory}}.dump());
+    EXPECT_EQ(r["dir"], true) << directory;
+    EXPECT_FALSE(r.contains("mode")) << directory;
+  }
+  const Json r = ask(R"({"kvmm":1,"op":"stat","path":"sessions/12/advice"})");
+  EXPECT_EQ(r["dir"], false);
+  EXPECT_EQ(r["pattern"], "sessions/<id>/advice");
+  EXPECT_EQ(r["mode"], "rw");
+  EXPECT_EQ(r["type"], "enum");
+  EXPECT_EQ(r["range"], "normal|running|idle|evict|durable");
+  EXPECT_EQ(r["configurable"], false);
+  for (const char* missing : {"tiers/hbm", "sessions/13", "sessions/12/advise", "/", "version/x"}) {
+    EXPECT_EQ(code(Json{{"kvmm", 1}, {"op", "stat"}, {"path", missing}}.dump()), "not_found")
+        << missing;
+  }
+}
+
+TEST_F(ProtocolTest, ACheckedSetSetsNothing) {
+  const auto check = [this](const char* path, const char* value) {
+    return code(
+        Json{{"kvmm", 1}, {"op", "set"}, {"path", path}, {"value", value}, {"check", true}}.dump());
+  };
+  EXPECT_EQ(check("tiers/dram/watermark_low", "8M"), "ok");
+  EXPECT_EQ(check("sessions/1/advice", "idle"), "ok");
+  EXPECT_EQ(check("tiers/dram/watermark_low", "8T"), "range");
+  EXPECT_EQ(check("tiers/dram/watermark_low", "much"), "invalid");
+  EXPECT_EQ(check("tiers/dram/watermark_lo", "8M"), "not_found");
+  EXPECT_EQ(check("version", "2"), "permission");
+  EXPECT_EQ(runtime.watermark_low(), 16u << 20);
+  EXPECT_EQ(*runtime.tree().get("sessions/1/advice"), "running");
+}
+
 TEST_F(ProtocolTest, RefusalsAreTyped) {
   const struct {
     const char* line;
@@ -106,6 +140,7 @@ TEST_F(ProtocolTest, RefusalsAreTyped) {
       {R"({"kvmm":1,"op":"set","path":"tiers/dram/watermark_low","value":7})", "invalid"},
       {R"({"kvmm":1,"op":"set","path":"tiers/dram/watermark_low","value":"7KB"})", "invalid"},
       {R"({"kvmm":1,"op":"set","path":"tiers/dram/watermark_low","value":"7"})", "range"},
+      {R"({"kvmm":1,"op":"set","path":"version","value":"2","check":1})", "invalid"},
       {R"({"kvmm":1,"op":"ls","path":"nothing"})", "not_found"},
       {R"({"kvmm":1,"op":"walk","path":"nothing"})", "not_found"},
       {R"({"kvmm":1,"op":"call"})", "invalid"},
