@@ -66,6 +66,7 @@ KVMM_DEF(kSwapped, "sessions/<id>/bytes_swapped", kBytes, "pages that are only i
 KVMM_DEF(kGone, "sessions/<id>/bytes_discarded", kBytes, "pages whose content is gone");
 KVMM_DEF(kMaps, "sessions/<id>/maps", kText,
          "a line each VMA: range, rights, page size, plane, object, pages by place");
+KVMM_DEF(kSmaps, "sessions/<id>/smaps", kText, "per VMA its range, then bytes by what they are");
 KVMM_DEF(kPagemap, "sessions/<id>/pagemap", kText, "one character a page");
 KVMM_DEF(kStat, "sessions/<id>/stat", kText, "counters, a line each: name and value");
 // ---- swap
@@ -154,8 +155,8 @@ Result<void> RuntimeAttributes::Arenas::set(std::string_view, const AttrDef&, co
 // ------------------------------------------------------------------------------------ sessions
 
 std::vector<const AttrDef*> RuntimeAttributes::Sessions::defs() {
-  return {&kSessionName, &kTenant,   &kSessionArena, &kLane, &kKind, &kState,   &kAdvice,
-          &kTokens,      &kResident, &kSwapped,      &kGone, &kMaps, &kPagemap, &kStat};
+  return {&kSessionName, &kTenant,  &kSessionArena, &kLane, &kKind,  &kState,   &kAdvice, &kTokens,
+          &kResident,    &kSwapped, &kGone,         &kMaps, &kSmaps, &kPagemap, &kStat};
 }
 std::vector<std::string> RuntimeAttributes::Sessions::entries() {
   return as_text(runtime_.session_ids());
@@ -177,6 +178,9 @@ Result<AttrValue> RuntimeAttributes::Sessions::get(std::string_view entry, const
   };
   if (&def == &kMaps) {
     return text(maps_text(runtime_.core(), id));
+  }
+  if (&def == &kSmaps) {
+    return text(smaps_text(runtime_.core(), runtime_.tiers(), id));
   }
   if (&def == &kPagemap) {
     return text(pagemap_text(runtime_.core(), id));

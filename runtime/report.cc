@@ -105,6 +105,66 @@ Result<std::vector<PlaneCopy>> copy_planes(Core& core, uint64_t session) {
   return out;
 }
 
+// What smaps counts of one VMA, in pages. resident + swapped + discarded + empty is all of them,
+// clean + dirty are the resident ones, and so are the tiers.
+struct PlaneSums {
+  uint64_t start = 0, end = 0, page_size = 0, object = 0;
+  ObjectKind kind = ObjectKind::kPrivate;
+  char name[64] = "";
+  uint64_t pages = 0;
+  uint64_t resident = 0, mapped = 0, swap_cached = 0, swapped = 0, discarded = 0;
+  uint64_t dirty = 0, sealed = 0, pinned = 0, reading = 0, writing = 0;
+  std::vector<uint64_t> tiers = {};  // by id
+
+  void add(const Page& p) {
+    swapped += p.place == Place::kSwapped;
+    discarded += p.place == Place::kDiscarded;
+    reading += p.place == Place::kReading;
+    writing += p.place == Place::kWriting;
+    mapped += p.place == Place::kMapped;
+    pinned += p.pins != 0;
+    const bool gone = p.place == Place::kNone || p.place == Place::kDiscarded;
+    sealed += p.content == Content::kSealed && !gone;
+    if (p.frame == nullptr) {
+      return;
+    }
+    ++resident;
+    ++tiers[p.frame->tier.value()];
+    swap_cached += p.slot != 0;
+    // What the engine may write to is not known to be clean, whatever its slot held before.
+    const bool proved =
+        p.has(Page::kSlotCurrent) && (p.has(Page::kProvedClean) || p.content == Content::kSealed);
+    dirty += !proved && p.place != Place::kReading;
+  }
+  uint64_t empty() const { return pages - resident - swapped - discarded; }
+};
+
+std::string sums_text(const PlaneSums& s, const std::vector<std::string>& tier_names) {
+  std::string out = fmt::format("{:x}-{:x} {} {} {} {}:{}\n", s.start, s.end,
+                                s.kind == ObjectKind::kShared ? "r-" : "rw", s.page_size, s.name,
+                                object_kind_name(s.kind), s.object);
+  const std::pair<const char*, uint64_t> counts[] = {{"size", s.pages},
+                                                     {"resident", s.resident},
+                                                     {"mapped", s.mapped},
+                                                     {"swapped", s.swapped},
+                                                     {"discarded", s.discarded},
+                                                     {"empty", s.empty()},
+                                                     {"clean", s.resident - s.dirty},
+                                                     {"dirty", s.dirty},
+                                                     {"swap_cached", s.swap_cached},
+                                                     {"sealed", s.sealed},
+                                                     {"pinned", s.pinned},
+                                                     {"reading", s.reading},
+                                                     {"writing", s.writing}};
+  for (const auto& [name, pages] : counts) {
+    out += fmt::format("{} {}\n", name, pages * s.page_size);
+  }
+  for (size_t i = 0; i < tier_names.size(); ++i) {
+    out += fmt::format("tier:{} {}\n", tier_names[i], s.tiers[i] * s.page_size);
+  }
+  return out;
+}
+
 }  // namespace
 
 std::string notice_text(const MmNotice& n) {
@@ -201,6 +261,52 @@ Result<std::string> pagemap_text(Core& core, uint64_t session) {
     const size_t shown = c.map.size();
     for (size_t i = 0; i < shown; i += kLine) {
       out += c.map.substr(i, kLine) + "\n";
+    }
+  }
+  return out;
+}
+
+Result<std::string> smaps_text(Core& core, const TierTable& tiers, uint64_t session) {
+  std::vector<std::string> names;
+  for (const auto& tier : tiers.tiers()) {
+    names.push_back(tier->name());
+  }
+  std::string out;
+  size_t planes = 1;
+  for (size_t i = 0; i < planes; ++i) {
+    PlaneSums sums;
+    sums.tiers.resize(names.size());
+    // A round copies nothing: it counts, into memory made ready before.
+    for (uint32_t from = 0, used = 1; from < used; from += kPagesAQuery) {
+      bool found = false;
+      core.query([&](Mm& mm) {
+        AddressSpace* s = find_space(mm, session);
+        found = s != nullptr;
+        planes = found ? s->planes().size() : 0;
+        if (i >= planes) {
+          used = 0;
+          return;
+        }
+        AddressSpace::Mapping& m = s->planes()[i];
+        const std::string& name = s->arena().planes[i].name;
+        sums.start = m.vma->start.value();
+        sums.end = m.vma->end().value();
+        sums.page_size = m.vma->page_size.value();
+        sums.object = m.object->spec().id;
+        sums.pages = m.vma->pages;
+        sums.kind = m.object->kind();
+        sums.name[name.copy(sums.name, sizeof sums.name - 1)] = '\0';
+        used = m.object->used_end();
+        for (uint32_t p = from; p < used && p - from < kPagesAQuery; ++p) {
+          sums.add(m.object->page(p));
+        }
+      });
+      if (!found) {
+        return Errc::kNotFound;
+      }
+    }
+    if (i < planes) {
+      out += sums_text(sums, names);
     }
   }
   return out;

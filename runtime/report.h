@@ -12,6 +12,7 @@
 namespace kvmm {
 
 class Core;
+class TierTable;
 
 std::string notice_text(const MmNotice& n);
 std::string stats_text(const MmStats& s);
@@ -22,6 +23,9 @@ std::string locks_text();
 Result<std::string> maps_text(Core& core, uint64_t session);
 // Per plane a head line and one character a page: . r R < > S X P
 Result<std::string> pagemap_text(Core& core, uint64_t session);
+// Per VMA a head line as in maps without counts, then "name bytes" lines; see
+// docs/abi/sessions.md.
+Result<std::string> smaps_text(Core& core, const TierTable& tiers, uint64_t session);
 // "name value" a line.
 Result<std::string> session_stat_text(Core& core, uint64_t session);
 

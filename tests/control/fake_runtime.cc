@@ -57,6 +57,7 @@ constexpr AttrDef kTokens = ro("sessions/<id>/tokens", AttrType::kU64, "its leng
 constexpr AttrDef kResident = ro("sessions/<id>/bytes_resident", AttrType::kBytes, "in memory");
 constexpr AttrDef kSwapped = ro("sessions/<id>/bytes_swapped", AttrType::kBytes, "on swap");
 constexpr AttrDef kMaps = ro("sessions/<id>/maps", AttrType::kText, "its VMAs");
+constexpr AttrDef kSmaps = ro("sessions/<id>/smaps", AttrType::kText, "what its pages are");
 constexpr AttrDef kPagemap = ro("sessions/<id>/pagemap", AttrType::kText, "its pages");
 constexpr AttrDef kStat = ro("sessions/<id>/stat", AttrType::kText, "its counters");
 constexpr AttrDef kAdvice = {.pattern = "sessions/<id>/advice",
@@ -82,9 +83,18 @@ std::string default_pagemap() {
          "\nplane v page_size=65536 pages=3\nSSS\n";
 }
 
+constexpr const char* kDefaultSmaps =
+    "7f0000000000-7f0000960000 rw 65536 k private:1\n"
+    "size 9830400\nresident 9175040\nmapped 8978432\nswapped 131072\ndiscarded 65536\n"
+    "empty 458752\nclean 8847360\ndirty 327680\nswap_cached 8847360\nsealed 9109504\n"
+    "pinned 65536\nreading 65536\nwriting 65536\ntier:dram 9175040\n"
+    "7f0001000000-7f0001030000 rw 65536 v x private:2\n"
+    "size 196608\nresident 0\nmapped 0\nswapped 196608\ndiscarded 0\nempty 0\nclean 0\n"
+    "dirty 0\nswap_cached 0\nsealed 196608\npinned 0\nreading 0\nwriting 0\ntier:dram 0\n";
+
 }  // namespace
 
-FakeRuntime::FakeRuntime() : pagemap_(default_pagemap()) {
+FakeRuntime::FakeRuntime() : pagemap_(default_pagemap()), smaps_(kDefaultSmaps) {
   const auto add = [this](const char* directory, std::vector<AttrLeaf> leaves) {
     Result<AttrDir> dir = tree_.add(directory, std::move(leaves));
     check(dir.ok(), "the fake tree");
@@ -104,11 +114,26 @@ FakeRuntime::FakeRuntime() : pagemap_(default_pagemap()) {
        fixed(kPriority, "5"), fixed(kErrors, uint64_t{0}), fixed(kDriver, "uring"),
        fixed(kGrown, 512 * kMiB), fixed(kHealth, "ok"), fixed(kReadP50, 85'000),
        fixed(kReadP99, 1'234'567)});
-  add("sched", {attr_atomic(kReadahead, readahead_)});
-  Result<AttrDir> sessions = tree_.add_provider("sessions",
-                                                {&kName, &kTenant, &kState, &kAdvice, &kTokens,
-                                                 &kResident, &kSwapped, &kMaps, &kPagemap, &kStat},
-                                                *this);
+  AttrLeaf readahead = attr_atomic(kReadahead, readahead_);
+  readahead.get = [this]() -> Result<AttrValue> {
+    stalled_.wait(true);
+    return AttrValue::of(readahead_.load());
+  };
+  readahead.set = [this](const AttrValue& value) -> Result<void> {
+    const uint64_t most = readahead_max_.load() == 0 ? low_.load() : readahead_max_.load();
+    if (value.number > most) {
+      return Error(Errc::kRange, "is more than there is room for");
+    }
+    readahead_.store(value.number);
+    ++sets_;
+    return {};
+  };
+  add("sched", {std::move(readahead)});
+  Result<AttrDir> sessions =
+      tree_.add_provider("sessions",
+                         {&kName, &kTenant, &kState, &kAdvice, &kTokens, &kResident, &kSwapped,
+                          &kMaps, &kSmaps, &kPagemap, &kStat},
+                         *this);
   check(sessions.ok(), "the fake sessions");
   dirs_.push_back(std::move(*sessions));
   open_session("1", "chat one");
@@ -158,6 +183,11 @@ void FakeRuntime::set_pagemap(std::string text) {
   pagemap_ = std::move(text);
 }
 
+void FakeRuntime::set_smaps(std::string text) {
+  const std::lock_guard lock(mutex_);
+  smaps_ = std::move(text);
+}
+
 std::vector<std::string> FakeRuntime::entries() {
   const std::lock_guard lock(mutex_);
   std::vector<std::string> all;
@@ -191,6 +221,7 @@ Result<AttrValue> FakeRuntime::get(std::string_view entry, const AttrDef& def) {
                                          "resident=146 swapped=2 gone=1\n"
                                          "7f0001000000-7f0001030000 rw 65536 v x private:2 pages=3 "
                                          "resident=0 swapped=3\n"))},
+      {&kSmaps, AttrValue::of(smaps_)},
       {&kPagemap, AttrValue::of(pagemap_)},
       {&kStat, AttrValue::of(std::string("faults_major 7\nwrong_pages 0\n"))}};
   return values.at(&def);

@@ -32,6 +32,18 @@ class FakeRuntime : public AttrProvider {
   std::string last_action() const;
   // Replaces the text of every session's pagemap.
   void set_pagemap(std::string text);
+  // The setter of sched/readahead_max refuses what is larger, though it is in its range.
+  void refuse_above(uint64_t bytes) { readahead_max_ = bytes; }
+  // ... what is larger than tiers/dram/watermark_low.
+  void refuse_above_low() { readahead_max_ = 0; }
+  // Whether reading sched/readahead_max waits, and with it the control thread.
+  void stall(bool on) {
+    stalled_.store(on);
+    stalled_.notify_all();
+  }
+  // How often a value was set.
+  uint64_t sets() const { return sets_.load(); }
+  void set_smaps(std::string text);
   uint64_t watermark_low() const { return low_.load(); }
 
   std::vector<std::string> entries() override;
@@ -48,12 +60,16 @@ class FakeRuntime : public AttrProvider {
   AttrTree tree_;
   std::atomic<uint64_t> low_{16ull << 20};
   std::atomic<uint64_t> readahead_{2ull << 20};
+  std::atomic<uint64_t> readahead_max_{UINT64_MAX};  // 0: watermark_low
+  std::atomic<uint64_t> sets_{0};
+  std::atomic<bool> stalled_{false};
 
   mutable std::mutex mutex_;
   // guarded by mutex_
   std::map<std::string, Session> sessions_;
   std::string last_action_;
   std::string pagemap_;
+  std::string smaps_;
 
   std::vector<AttrDir> dirs_;  // last member: callbacks end before what they refer to
 };
