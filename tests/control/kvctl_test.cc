@@ -23,6 +23,7 @@
 #include "runtime/control/endpoint.h"
 #include "runtime/control/server.h"
 #include "tests/control/fake_runtime.h"
+#include "tests/control/kvctl_fixture.h"
 #include "tests/control/temp_dir.h"
 
 namespace kvmm {
@@ -30,75 +31,9 @@ namespace {
 
 using Json = nlohmann::json;
 using test::FakeRuntime;
+using test::KvctlTest;
+using test::Outcome;
 using test::TempDir;
-
-struct Outcome {
-  int status = -1;
-  std::string out;
-  std::string err;
-};
-
-std::string replace_all(std::string text, const std::string& what, const std::string& with) {
-  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += with.size()) {
-    text.replace(at, what.size(), with);
-  }
-  return text;
-}
-
-struct KvctlTest : ::testing::Test {
-  TempDir dir;
-  FakeRuntime runtime;
-  std::vector<std::unique_ptr<ControlServer>> servers;
-
-  ControlServer& start(const std::string& name) {
-    auto server = ControlServer::start(
-        runtime.tree(),
-        {.directory = dir.path(), .name = name, .version = "0.1.0", .actions = runtime.actions()});
-    EXPECT_TRUE(server.ok()) << server.error().message();
-    servers.push_back(std::move(*server));
-    return *servers.back();
-  }
-
-  // Runs kvctl through the shell; `--dir` is always given.
-  Outcome run(const std::string& arguments, const std::string& redirect = "") {
-    const std::string out = dir.file("out");
-    const std::string err = dir.file("err");
-    const std::string command = std::string(KVCTL_BINARY) + " --dir " + dir.path() + " " +
-                                arguments + " </dev/null >" + out + " 2>" + err + " " + redirect;
-    const int status = std::system(command.c_str());
-    Outcome outcome;
-    outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    outcome.out = read(out);
-    outcome.err = read(err);
-    return outcome;
-  }
-  static std::string read(const std::string& path) {
-    std::ostringstream text;
-    text << std::ifstream(path).rdbuf();
-    return text.str();
-  }
-  std::string good(const std::string& arguments) {
-    const Outcome o = run(arguments);
-    EXPECT_EQ(o.status, 0) << arguments << ": " << o.err;
-    EXPECT_EQ(o.err, "") << arguments;
-    return o.out;
-  }
-  Json good_json(const std::string& arguments) {
-    Json json = Json::parse(good("--json " + arguments), nullptr, false);
-    EXPECT_FALSE(json.is_discarded()) << arguments;
-    return json;
-  }
-  void expect_golden(const std::string& name, const std::string& arguments) {
-    std::string text = good(arguments);
-    text = replace_all(text, dir.path(), "DIR");
-    text = replace_all(text, std::to_string(getpid()), "PID");
-    const std::string file = std::string(GOLDEN_DIR) + "/" + name;
-    if (std::getenv("KVMM_WRITE_GOLDEN") != nullptr) {
-      std::ofstream(file) << text;
-    }
-    EXPECT_EQ(text, read(file)) << "kvctl " << arguments << " against " << file;
-  }
-};
 
 TEST_F(KvctlTest, PrintsWhatItPrinted) {
   start("fake");
@@ -111,7 +46,12 @@ TEST_F(KvctlTest, PrintsWhatItPrinted) {
                               "get -r tiers sched/",
                               "maps",
                               "maps 12",
+                              "smaps 1",
+                              "smaps --rollup",
+                              "--json smaps 12",
                               "pagemap 1",
+                              "pagemap 1 --width 20 --all",
+                              "pagemap 1 --color always",
                               "pagemap 1 --plane v",
                               "pagemap 1 --width 20",
                               "tiers",
@@ -326,6 +266,17 @@ TEST_F(KvctlTest, MalformedTextsAreAnErrorNotAPicture) {
     EXPECT_EQ(o.status, 1) << text;
     EXPECT_EQ(o.out, "");
   }
+  for (const char* text :
+       {"size 4096\n", "7f00-8000 rw 4096 k private:1\nsize much\n", "7f00-8000 rw 0 k private:1\n",
+        "7f00 rw 4096 k private:1\n", "7f00-8000 rw 4096 k private:1\nsize 1 2\n", "\xff\n"}) {
+    runtime.set_smaps(text);
+    const Outcome o = run("smaps 1");
+    EXPECT_EQ(o.status, 1) << text;
+    EXPECT_EQ(o.out, "");
+  }
+  runtime.set_smaps("7f00-8000 rw 256 key cache private:1\nsize 256\nnew:name 7\n");
+  EXPECT_EQ(good_json("smaps 1")[0]["vmas"][0]["plane"], "key cache");
+  EXPECT_EQ(good_json("smaps 1")[0]["total"]["new:name"], 7);
   runtime.set_pagemap("plane k page_size=65536 pages=100000\n" + std::string(100000, 'S') + "\n");
   EXPECT_EQ(good_json("pagemap 1")[0]["planes"][0]["swapped"], 100000);
   // Names are the engine's, and the end may be left out.

@@ -125,6 +125,9 @@ Result<Client> Client::connect(const std::string& path, int timeout_ms) {
 }
 
 Result<std::string> Client::exchange(const std::string& line, int timeout_ms) {
+  if (!fd_) {
+    return Error(Errc::kDeviceGone, path_ + ": this connection has been given up");
+  }
   // A runtime that refuses a client hangs up at once: then sending fails and the reason is there.
   bool sent = true;
   for (size_t at = 0; at < line.size() && sent;) {
@@ -154,6 +157,7 @@ Result<std::string> Client::exchange(const std::string& line, int timeout_ms) {
       continue;
     }
     if (ready == 0) {
+      fd_.reset();  // a late reply would be taken for the next request's
       return Error(Errc::kBusy, path_ + ": the runtime does not answer");
     }
     const ssize_t n = recv(fd_.get(), piece, sizeof piece, MSG_DONTWAIT);
@@ -226,6 +230,42 @@ Result<void> Client::set(const std::string& path, const std::string& value) {
     return reply.error();
   }
   return {};
+}
+
+Result<void> Client::check(const std::string& path, const std::string& value) {
+  Json request = Wire::request("set");
+  request["path"] = path;
+  request["value"] = value;
+  request["check"] = true;
+  const Result<Json> reply = Wire::ask(*this, request, timeout_ms_);
+  return reply ? Result<void>() : Result<void>(reply.error());
+}
+
+Result<Stat> Client::stat(const std::string& path) {
+  Json request = Wire::request("stat");
+  request["path"] = path;
+  const Result<Json> reply = Wire::ask(*this, request, timeout_ms_);
+  if (!reply) {
+    return reply.error();
+  }
+  const auto dir = reply->find("dir");
+  if (dir == reply->end() || !dir->is_boolean()) {
+    return garbage();
+  }
+  return Stat{dir->get<bool>(),
+              text_of(*reply, "mode"),
+              text_of(*reply, "type"),
+              text_of(*reply, "unit"),
+              text_of(*reply, "range"),
+              text_of(*reply, "default"),
+              text_of(*reply, "stability"),
+              text_of(*reply, "help"),
+              flag_of(*reply, "configurable")};
+}
+
+bool Client::alive() const {
+  pollfd fd{fd_.get(), POLLIN | POLLRDHUP, 0};
+  return fd_ && buffer_.empty() && poll(&fd, 1, 0) == 0;
 }
 
 Result<std::vector<Item>> Client::walk(const std::string& path) {

@@ -7,7 +7,7 @@
 //
 // What a runtime sends is checked here, once: after these functions everything has its type. A
 // reply that is no protocol is kCorrupt, a connection that ends is kDeviceGone, one that does not
-// answer in time is kBusy; everything else is the runtime's own refusal.
+// answer in time is kBusy, and given up; everything else is the runtime's own refusal.
 //
 // Thread safety: none; one thread a client.
 #pragma once
@@ -46,17 +46,29 @@ struct Item {
   std::string error;                 // why there is no value
 };
 
+// What stands at a path, without its value.
+struct Stat {
+  bool directory = false;
+  std::string mode, type, unit, range, fallback, stability, help;  // "" for directories
+  bool configurable = false;
+};
+
 class Client {
  public:
   // `timeout_ms` bounds connecting and each reply but those of call().
   static Result<Client> connect(const std::string& path, int timeout_ms);
 
   const std::string& path() const { return path_; }
+  // Whether the connection stands, and nothing comes from it unasked.
+  bool alive() const;
   Result<Hello> hello();
   Result<std::vector<Entry>> list(const std::string& path);
   // The whole value, however many replies it takes.
   Result<Item> get(const std::string& path);
   Result<void> set(const std::string& path, const std::string& value);
+  // Whether name, mode, type and range would let `value` pass; changes nothing.
+  Result<void> check(const std::string& path, const std::string& value);
+  Result<Stat> stat(const std::string& path);
   // Every attribute at or below `path`, without texts.
   Result<std::vector<Item>> walk(const std::string& path);
   // Waits as long as it takes.

@@ -66,6 +66,10 @@ std::string stem_of(const std::string& path) {
   return name.substr(0, name.rfind('.'));
 }
 
+bool is_socket_path(const std::string& wanted) {
+  return wanted.find('/') != std::string::npos || wanted.ends_with(".sock");
+}
+
 bool is_meant(const Runtime& runtime, const std::string& wanted) {
   return wanted == std::to_string(runtime.hello.pid) || wanted == runtime.hello.name ||
          wanted == stem_of(runtime.client.path());
@@ -103,6 +107,17 @@ int Context::fail(int status, const std::string& text) const {
   }
   write_error("kvctl: " + harmless(text, true) + "\n");
   return status;
+}
+
+int Context::complain(const std::string& lines) const {
+  std::string text;
+  for (size_t at = 0; at < lines.size();) {
+    const size_t end = std::min(lines.find('\n', at), lines.size());
+    text += "kvctl: " + harmless(lines.substr(at, end - at)) + "\n";
+    at = end + 1;
+  }
+  write_error(text);
+  return kExitRefused;
 }
 
 int Context::print(const std::string& text) const {
@@ -143,7 +158,7 @@ std::optional<Runtime> Context::open_path(const std::string& path, int* status) 
 
 std::optional<Runtime> Context::choose(int* status) const {
   const std::string& wanted = options.runtime;
-  if (wanted.find('/') != std::string::npos || wanted.ends_with(".sock")) {
+  if (is_socket_path(wanted)) {
     return open_path(wanted, status);
   }
   std::vector<std::string> silent;

@@ -34,18 +34,25 @@ struct Options {
   std::string directory;  // --dir: look for sockets there only
   int timeout_ms = 5000;
 
-  std::string path;                // ls, set, swapon, swapoff
+  std::string path;                // of most commands
   std::vector<std::string> paths;  // get
   std::string value;               // set
   bool recursive = false;          // get
   bool details = false;            // ls
-  std::string session;             // maps, pagemap: id or name, "" all
+  std::string session;             // maps, smaps, pagemap: id or name, "" all
   std::string plane;               // pagemap
-  size_t width = 64;               // pagemap
+  size_t width = 0;                // pagemap; 0: what the terminal has
+  bool every_line = false;         // pagemap
+  std::string colour = "auto";     // pagemap, top
+  bool rollup = false;             // smaps
   std::string bytes;               // swapon
   std::optional<int> priority;     // swapon
   std::string discard;             // swapon: on, off, "" the default
+  bool check = false;              // restore
   bool once = false;               // top
+  bool ascii = false;              // top
+  std::string page = "sessions";   // top
+  std::string sort = "resident";   // top
   double interval_s = 1;           // top
   uint64_t frames = 0;             // top; 0: until told to end
 };
@@ -64,6 +71,8 @@ class Context {
   // status that belongs to it.
   int fail(const Error& error) const;
   int fail(int status, const std::string& text) const;
+  // Prints each line as an error; kExitRefused.
+  int complain(const std::string& lines) const;
   int print(const std::string& text) const;
   int print(const nlohmann::ordered_json& json) const;
 
@@ -86,10 +95,13 @@ int run_ls(const Context& context);
 int run_get(const Context& context);
 int run_set(const Context& context);
 int run_maps(const Context& context);
+int run_smaps(const Context& context);
 int run_pagemap(const Context& context);
 int run_tiers(const Context& context);
 int run_swap(const Context& context);
 int run_swapon(const Context& context);
 int run_swapoff(const Context& context);
+int run_save(const Context& context);
+int run_restore(const Context& context);
 
 }  // namespace kvmm::ctl

@@ -23,7 +23,8 @@ Examples:
   kvctl ls tiers                              what there is
   kvctl get tiers/dram/used                   one value
   kvctl set tiers/dram/watermark_low 64MiB    change one
-  kvctl get -r > /etc/kvmm/50-tuned.conf      keep a tuning
+  kvctl save /etc/kvmm/50-tuned.conf          keep a tuning
+  kvctl restore /etc/kvmm/50-tuned.conf       set it again, all of it or nothing
   kvctl pagemap 3                             where session 3's pages are, one character each
   kvctl swapon /var/lib/kvmm/swap2 --bytes 64G --priority 5
   kvctl --json tiers | jq '.tiers[0].used'
@@ -73,6 +74,12 @@ struct CommandLine {
     return sub;
   }
 
+  void add_colour(CLI::App* sub) {
+    sub->add_option("--color", options.colour, "Colours: auto, always, never")
+        ->check(CLI::IsMember({"auto", "always", "never"}))
+        ->capture_default_str();
+  }
+
   void add_looking() {
     add("ps", "List runtimes", run_ps);
     CLI::App* const top = add("top", "Watch tiers, rates and sessions", run_top);
@@ -81,6 +88,16 @@ struct CommandLine {
         ->check(CLI::Range(0.01, 86400.0))
         ->capture_default_str();
     top->add_option("-n,--count", options.frames, "End after so many pictures (0: never)");
+    top->add_option("--page", options.page, "What it begins with: sessions, tiers, counters")
+        ->check(CLI::IsMember({"sessions", "tiers", "counters"}))
+        ->capture_default_str();
+    top->add_option("--sort", options.sort,
+                    "Sessions by resident, swapped, faults, major, in, out, name, id")
+        ->check(
+            CLI::IsMember({"resident", "swapped", "faults", "major", "in", "out", "name", "id"}))
+        ->capture_default_str();
+    top->add_flag("--ascii", options.ascii, "Draw with ASCII only");
+    add_colour(top);
     CLI::App* const ls = add("ls", "List attributes and directories", run_ls);
     ls->add_option("PATH", options.path, "A directory (default: the root)");
     ls->add_flag("-l", options.details, "With mode and type");
@@ -90,12 +107,16 @@ struct CommandLine {
                   "Everything below, as lines that a config directory can hold");
     CLI::App* const maps = add("maps", "List the VMAs of sessions", run_maps);
     maps->add_option("SESSION", options.session, "Id or name (default: all)");
+    CLI::App* const smaps = add("smaps", "Show what the pages of sessions are", run_smaps);
+    smaps->add_option("SESSION", options.session, "Id or name (default: all)");
+    smaps->add_flag("--rollup", options.rollup, "All VMAs of a session together");
     CLI::App* const pagemap = add("pagemap", "Draw the pages of sessions", run_pagemap);
     pagemap->add_option("SESSION", options.session, "Id or name (default: all)");
     pagemap->add_option("--plane", options.plane, "Only this plane");
-    pagemap->add_option("--width", options.width, "Pages on a line")
-        ->check(CLI::Range(1, 10'000))
-        ->capture_default_str();
+    pagemap->add_option("--width", options.width, "Pages on a line (default: what fits, or 64)")
+        ->check(CLI::Range(1, 10'000));
+    pagemap->add_flag("--all", options.every_line, "Draw equal lines too");
+    add_colour(pagemap);
     add("tiers", "Show tiers and swap areas", run_tiers);
     add("swap", "Show swap areas: what they hold, and how their devices do", run_swap);
   }
@@ -104,6 +125,12 @@ struct CommandLine {
     CLI::App* const set = add("set", "Change a value", run_set);
     set->add_option("PATH", options.path, "An attribute")->required();
     set->add_option("VALUE", options.value, "With its unit: 64MiB, 150us, on")->required();
+    CLI::App* const save = add("save", "Keep a tuning, as a config directory takes it", run_save);
+    save->add_option("FILE", options.path, "Where (default: standard output)");
+    CLI::App* const restore = add("restore", "Set all that a file says, or nothing", run_restore);
+    restore->add_option("FILE", options.path, "Lines of `kvctl save`; - is standard input")
+        ->required();
+    restore->add_flag("--check", options.check, "Only say what would be refused");
     CLI::App* const on = add("swapon", "Add a swap area", run_swapon);
     on->add_option("PATH", options.path, "A file (made if need be) or block device")->required();
     on->add_option("--bytes", options.bytes, "Size it may grow to: 64GiB");

@@ -2,11 +2,13 @@
 #include "tools/kvctl/output.h"
 
 #include <fmt/format.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 namespace kvmm::ctl {
 namespace {
@@ -92,6 +94,48 @@ std::string bar(uint64_t part, uint64_t whole, size_t width) {
   return "[" + std::string(full, '#') + std::string(width - full, '-') + "]";
 }
 
+std::string fit(std::string_view text, size_t width) {
+  std::string out;
+  size_t shown = 0;
+  for (const char c : text) {
+    const bool first = (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+    if (first && shown == width) {
+      break;
+    }
+    shown += first ? 1 : 0;
+    out += c;
+  }
+  return out + std::string(width - shown, ' ');
+}
+
+std::string history(const std::vector<uint64_t>& values, uint64_t top, size_t width, bool fine) {
+  constexpr std::array<const char*, 9> kFine = {" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"};
+  constexpr std::array<const char*, 9> kPlain = {" ", ".", ",", ":", "-", "=", "+", "*", "#"};
+  const auto& steps = fine ? kFine : kPlain;
+  std::string out;
+  for (size_t i = values.size() - std::min(width, values.size()); i < values.size(); ++i) {
+    const long double share = top == 0 ? 0
+                                       : static_cast<long double>(std::min(values[i], top)) /
+                                             static_cast<long double>(top);
+    // Something is never drawn as nothing.
+    const auto step = static_cast<size_t>(share * 8 + 0.5L);
+    out += steps[std::max<size_t>(step, values[i] != 0 ? 1 : 0)];
+  }
+  return out;
+}
+
+bool utf8_locale() {
+  for (const char* name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
+    const char* const value = std::getenv(name);
+    if (value != nullptr && *value != '\0') {
+      const std::string_view text = value;
+      return text.find("UTF-8") != std::string_view::npos ||
+             text.find("utf8") != std::string_view::npos;
+    }
+  }
+  return false;
+}
+
 Table::Table(std::vector<std::string> titles) {
   for (std::string& title : titles) {
     right_.push_back(title.starts_with('>'));
@@ -125,6 +169,25 @@ std::string Table::text() const {
     }
   }
   return out;
+}
+
+std::optional<TerminalSize> terminal_size() {
+  winsize size{};
+  if (isatty(STDOUT_FILENO) != 1) {
+    return std::nullopt;
+  }
+  const bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0;
+  return known && size.ws_col > 0 ? TerminalSize{size.ws_col, size.ws_row} : TerminalSize{80, 24};
+}
+
+bool colour_wanted(const std::string& when) {
+  if (when != "auto") {
+    return when == "always";
+  }
+  const char* const none = std::getenv("NO_COLOR");
+  const char* const terminal = std::getenv("TERM");
+  return isatty(STDOUT_FILENO) == 1 && (none == nullptr || *none == '\0') && terminal != nullptr &&
+         std::string_view(terminal) != "dumb";
 }
 
 bool write_out(std::string_view text) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,6 +26,14 @@ std::string human_latency(uint64_t ns);
 // "[#####---------------]", `width` characters between the brackets.
 std::string bar(uint64_t part, uint64_t whole, size_t width);
 
+// Exactly `width` characters: cut, or padded with blanks on the right.
+std::string fit(std::string_view text, size_t width);
+// A bar a value, 0 to `top`, lowest to highest; the last `width` values. `fine`: eighths of a
+// character in UTF-8, else ASCII.
+std::string history(const std::vector<uint64_t>& values, uint64_t top, size_t width, bool fine);
+// Whether the locale's characters are UTF-8.
+bool utf8_locale();
+
 // Columns as wide as their widest cell, two blanks between. Right-aligned columns start with '>'
 // in their title. The last column is not padded.
 class Table {
@@ -39,6 +48,15 @@ class Table {
   std::vector<bool> right_;
   std::vector<std::vector<std::string>> rows_;  // the titles first
 };
+
+struct TerminalSize {
+  size_t columns;
+  size_t lines;
+};
+// Of standard output; none: it is no terminal.
+std::optional<TerminalSize> terminal_size();
+// `when` is always, never or auto: auto is a terminal that can, unless NO_COLOR is set.
+bool colour_wanted(const std::string& when);
 
 // Writes all of it to standard output; false: cannot (closed, full disk), errno says why.
 bool write_out(std::string_view text);

@@ -1,246 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// maps, pagemap: where the pages of sessions are.
+// maps, smaps, pagemap: where the pages of sessions are.
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
+#include <functional>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "tools/kvctl/context.h"
 #include "tools/kvctl/output.h"
+#include "tools/kvctl/session_texts.h"
 
 namespace kvmm::ctl {
 namespace {
 
 using Json = nlohmann::ordered_json;
 
-struct Legend {
-  char mark;
-  const char* name;
-  const char* text;
-};
-constexpr std::array<Legend, 8> kLegend = {{{'.', "empty", "never written"},
-                                            {'R', "resident", "resident"},
-                                            {'r', "inactive", "resident, unmapped"},
-                                            {'S', "swapped", "swapped"},
-                                            {'<', "reading", "being read"},
-                                            {'>', "writing", "being written"},
-                                            {'X', "gone", "gone"},
-                                            {'P', "pinned", "pinned"}}};
-
-struct Session {
-  std::string id;
-  std::string name;
-};
-
-struct Plane {
-  std::string name;
-  uint64_t page_size = 0;
-  uint64_t pages = 0;
-  std::string map;
-};
-
-Error malformed(const std::string& path) {
-  return Error(Errc::kCorrupt, path + ": the runtime's text is not understood");
-}
-
-std::optional<uint64_t> number_of(std::string_view text, int base = 10) {
-  uint64_t n = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), n, base);
-  if (text.empty() || error != std::errc() || end != text.data() + text.size()) {
-    return std::nullopt;
-  }
-  return n;
-}
-
-// The number in "name=123".
-std::optional<uint64_t> field_of(std::string_view word, std::string_view name) {
-  if (!word.starts_with(name) || word.size() <= name.size() || word[name.size()] != '=') {
-    return std::nullopt;
-  }
-  return number_of(word.substr(name.size() + 1));
-}
-
-std::vector<std::string> words_of(const std::string& line) {
-  std::istringstream in(line);
-  std::vector<std::string> words;
-  for (std::string word; in >> word;) {
-    words.push_back(std::move(word));
-  }
-  return words;
-}
-
-// The sessions that --session means: all, the one of that id, or those of that name.
-Result<std::vector<Session>> sessions_of(Client& client, const std::string& wanted) {
-  const Result<std::vector<Entry>> entries = client.list("sessions");
-  if (!entries) {
-    return entries.error();
-  }
-  std::vector<Session> all;
-  for (const Entry& entry : *entries) {
-    const bool by_id = entry.name == wanted;
-    const Result<Item> name = client.get("sessions/" + entry.name + "/name");
-    if (!name) {
-      if (name.code() == Errc::kNotFound) {
-        continue;  // closed meanwhile
-      }
-      return name.error();
-    }
-    if (wanted.empty() || by_id || *name->value == wanted) {
-      all.push_back({entry.name, *name->value});
-    }
-    if (by_id) {
-      return std::vector<Session>{all.back()};
-    }
-  }
-  if (all.empty() && !wanted.empty()) {
-    return Error(Errc::kNotFound, "there is no session '" + wanted + "'; kvctl ls sessions");
-  }
-  return all;
-}
-
-// "plane NAME page_size=65536 pages=150": engines name planes, blanks included, so the numbers are
-// taken from the end.
-std::optional<Plane> parse_plane(const std::string& line) {
-  constexpr std::string_view kHead = "plane ";
-  const size_t last = line.rfind(' ');
-  const size_t before = last == std::string::npos || last == 0 ? last : line.rfind(' ', last - 1);
-  if (!line.starts_with(kHead) || before == std::string::npos || before < kHead.size()) {
-    return std::nullopt;
-  }
-  const std::string_view text = line;
-  const auto size = field_of(text.substr(before + 1, last - before - 1), "page_size");
-  const auto pages = field_of(text.substr(last + 1), "pages");
-  if (!size || !pages) {
-    return std::nullopt;
-  }
-  return Plane{line.substr(kHead.size(), before - kHead.size()), *size, *pages, {}};
-}
-
-bool is_mark(char c) {
-  return std::any_of(kLegend.begin(), kLegend.end(), [c](const Legend& l) { return l.mark == c; });
-}
-
-Result<std::vector<Plane>> parse_pagemap(const std::string& path, const std::string& text) {
-  std::vector<Plane> planes;
-  std::istringstream in(text);
-  for (std::string line; std::getline(in, line);) {
-    if (std::optional<Plane> plane = parse_plane(line)) {
-      planes.push_back(std::move(*plane));
-    } else if (planes.empty() || !std::all_of(line.begin(), line.end(), is_mark)) {
-      return malformed(path);
-    } else {
-      planes.back().map += line;
-    }
-  }
-  for (const Plane& plane : planes) {
-    // Shorter: what follows was never written.
-    if (plane.map.size() > plane.pages) {
-      return malformed(path);
-    }
-  }
-  return planes;
-}
-
-uint64_t count_of(const Plane& plane, char mark) {
-  const auto shown = static_cast<uint64_t>(std::count(plane.map.begin(), plane.map.end(), mark));
-  return mark == '.' ? shown + plane.pages - plane.map.size() : shown;
-}
-
-std::string draw(const Plane& plane, size_t width) {
-  std::string text = fmt::format("plane {}: {} pages of {}\n", harmless(plane.name), plane.pages,
-                                 human_bytes(plane.page_size));
-  for (size_t at = 0; at < plane.map.size(); at += width) {
-    text += fmt::format("{:>8} {}\n", at, plane.map.substr(at, width));
-  }
-  if (plane.map.size() < plane.pages) {
-    text += fmt::format("{:>8} {} more, never written\n", plane.map.size(),
-                        plane.pages - plane.map.size());
-  }
-  return text;
-}
-
-std::string legend_of(const std::vector<Plane>& planes) {
-  std::string text;
-  for (const Legend& l : kLegend) {
-    uint64_t n = 0;
-    for (const Plane& plane : planes) {
-      n += count_of(plane, l.mark);
-    }
-    if (n != 0) {
-      text += fmt::format("  {} {}: {}\n", l.mark, l.text, n);
-    }
-  }
-  return text;
-}
-
-Json to_json(const Session& session, const std::vector<Plane>& planes) {
-  Json json;
-  json["session"] = session.id;
-  json["name"] = session.name;
-  json["planes"] = Json::array();
-  for (const Plane& plane : planes) {
-    Json one;
-    one["plane"] = plane.name;
-    one["page_size"] = plane.page_size;
-    one["pages"] = plane.pages;
-    for (const Legend& l : kLegend) {
-      one[l.name] = count_of(plane, l.mark);
-    }
-    one["map"] = plane.map;
-    json["planes"].push_back(std::move(one));
-  }
-  return json;
-}
-
-// "start-end perms page_size plane object pages=N resident=N swapped=N ...": three words, then the
-// plane's name (blanks included), the object, and counts, of which there may be more one day.
-Result<Json> vma_json(const std::string& path, const std::string& line) {
-  constexpr size_t kBefore = 3;
-  const std::vector<std::string> words = words_of(line);
-  size_t counts = words.size();
-  while (counts > 0 && words[counts - 1].find('=') != std::string::npos) {
-    --counts;
-  }
-  if (counts < kBefore + 2 || counts == words.size()) {
-    return malformed(path);
-  }
-  const size_t dash = words[0].find('-');
-  const auto start = number_of(std::string_view(words[0]).substr(0, dash), 16);
-  const auto end = dash == std::string::npos
-                       ? std::nullopt
-                       : number_of(std::string_view(words[0]).substr(dash + 1), 16);
-  const auto page_size = number_of(words[2]);
-  if (!start || !end || !page_size) {
-    return malformed(path);
-  }
-  std::string plane = words[kBefore];
-  for (size_t i = kBefore + 1; i + 1 < counts; ++i) {
-    plane += " " + words[i];
-  }
-  Json vma = {{"start", *start},         {"end", *end},    {"perms", words[1]},
-              {"page_size", *page_size}, {"plane", plane}, {"object", words[counts - 1]}};
-  for (size_t i = counts; i < words.size(); ++i) {
-    const std::string name = words[i].substr(0, words[i].find('='));
-    const auto count = field_of(words[i], name);
-    if (!count) {
-      return malformed(path);
-    }
-    vma[name] = *count;
-  }
-  return vma;
-}
+constexpr size_t kPlainWidth = 64;  // pages on a line where there is no terminal
+constexpr size_t kOffsetWidth = 9;  // before the pages of a line
+constexpr size_t kSqueezeFrom = 3;  // so many equal lines become two
+constexpr size_t kNameWidth = 14;   // of a count
 
 std::string head_of(const Session& session) {
   return fmt::format("session {} {}\n", session.id, harmless(session.name));
 }
 
-}  // namespace
+// Reads the text `name` of each session that is meant, and prints what `show` makes of them.
+// `show` adds to the text and to the session's JSON object, or says what is wrong.
+using Show = std::function<Result<void>(const std::string& path, const std::string& text,
+                                        std::string& out, Json& json)>;
 
-int run_maps(const Context& context) {
+int show_sessions(const Context& context, const char* name, const Show& show,
+                  const std::function<Result<void>()>& finish = {}) {
   int status = 0;
   std::optional<Runtime> runtime = context.choose(&status);
   if (!runtime) {
@@ -253,74 +44,235 @@ int run_maps(const Context& context) {
   std::string text;
   Json json = Json::array();
   for (const Session& session : *sessions) {
-    const std::string path = "sessions/" + session.id + "/maps";
-    const Result<Item> maps = runtime->client.get(path);
-    if (!maps) {
-      if (maps.code() == Errc::kNotFound && context.options.session.empty()) {
-        continue;
+    const std::string path = "sessions/" + session.id + "/" + name;
+    const Result<Item> item = runtime->client.get(path);
+    if (!item) {
+      if (item.code() == Errc::kNotFound && context.options.session.empty()) {
+        continue;  // closed meanwhile
       }
-      return context.fail(maps.error());
+      return context.fail(item.error());
     }
-    Json one;
-    one["session"] = session.id;
-    one["name"] = session.name;
-    one["vmas"] = Json::array();
-    std::istringstream in(*maps->value);
-    for (std::string line; std::getline(in, line);) {
-      Result<Json> vma = vma_json(path, line);
-      if (!vma) {
-        return context.fail(vma.error());
-      }
-      one["vmas"].push_back(std::move(*vma));
+    Json one = {{"session", session.id}, {"name", session.name}};
+    text += head_of(session);
+    if (const Result<void> ok = show(path, *item->value, text, one); !ok) {
+      return context.fail(ok.error());
     }
     json.push_back(std::move(one));
-    text += head_of(session) + harmless(*maps->value, true);
+  }
+  if (const Result<void> ok = finish ? finish() : Result<void>(); !ok) {
+    return context.fail(ok.error());
   }
   return context.options.json ? context.print(json) : context.print(text);
 }
 
-int run_pagemap(const Context& context) {
-  int status = 0;
-  std::optional<Runtime> runtime = context.choose(&status);
-  if (!runtime) {
-    return status;
+Json to_json(const VmaText& vma) {
+  Json json = {{"start", vma.start},         {"end", vma.end},     {"perms", vma.perms},
+               {"page_size", vma.page_size}, {"plane", vma.plane}, {"object", vma.object}};
+  for (const auto& [name, count] : vma.counts) {
+    json[name] = count;
   }
-  const auto sessions = sessions_of(runtime->client, context.options.session);
-  if (!sessions) {
-    return context.fail(sessions.error());
-  }
+  return json;
+}
+
+std::string counts_text(const Counts& counts, uint64_t page_size) {
   std::string text;
-  Json json = Json::array();
-  bool plane_seen = context.options.plane.empty();
-  for (const Session& session : *sessions) {
-    const std::string path = "sessions/" + session.id + "/pagemap";
-    const Result<Item> map = runtime->client.get(path);
-    if (!map) {
-      if (map.code() == Errc::kNotFound && context.options.session.empty()) {
+  for (const auto& [name, bytes] : counts) {
+    text += fmt::format("  {:<{}} {:>6}", harmless(name) + ":", kNameWidth, human_bytes(bytes));
+    text += page_size == 0 ? "\n" : fmt::format("  {:>9} pages\n", bytes / page_size);
+  }
+  return text;
+}
+
+// The counts of all VMAs together, in the order in which they were seen first.
+Counts sum_of(const std::vector<VmaText>& vmas) {
+  Counts sum;
+  for (const VmaText& vma : vmas) {
+    for (const auto& [name, bytes] : vma.counts) {
+      const auto it = std::find_if(sum.begin(), sum.end(),
+                                   [&, n = &name](const auto& s) { return s.first == *n; });
+      if (it == sum.end()) {
+        sum.emplace_back(name, bytes);
+      } else {
+        it->second += bytes;
+      }
+    }
+  }
+  return sum;
+}
+
+// ------------------------------------------------------------------------------------ pagemap
+
+class Picture {
+ public:
+  Picture(size_t width, bool colour, bool every_line)
+      : width_(width), colour_(colour), every_line_(every_line) {}
+
+  // Lines of pages; equal ones that follow one another are drawn once and counted.
+  std::string draw(const Plane& plane) const {
+    std::string text = fmt::format("plane {}: {} pages of {}\n", harmless(plane.name), plane.pages,
+                                   human_bytes(plane.page_size));
+    const std::string_view map = plane.map;
+    for (size_t at = 0; at < map.size();) {
+      const std::string_view line = map.substr(at, width_);
+      size_t equal = 1;
+      while (map.substr(std::min(at + equal * width_, map.size()), width_) == line) {
+        ++equal;
+      }
+      text += fmt::format("{:>8} {}\n", at, coloured(line));
+      if (equal < kSqueezeFrom || every_line_) {
+        at += line.size();
         continue;
       }
-      return context.fail(map.error());
+      text += fmt::format("{:>8} {} more lines like this\n", "*", equal - 1);
+      at += equal * width_;
     }
-    Result<std::vector<Plane>> planes = parse_pagemap(path, *map->value);
-    if (!planes) {
-      return context.fail(planes.error());
+    if (map.size() < plane.pages) {
+      text += fmt::format("{:>8} {} more, never written\n", map.size(), plane.pages - map.size());
     }
-    if (!context.options.plane.empty()) {
-      std::erase_if(*planes, [&](const Plane& p) { return p.name != context.options.plane; });
-      plane_seen = plane_seen || !planes->empty();
-    }
-    json.push_back(to_json(session, *planes));
-    text += head_of(session);
-    for (const Plane& plane : *planes) {
-      text += draw(plane, context.options.width);
-    }
-    text += legend_of(*planes);
+    return text;
   }
-  if (!plane_seen) {
-    return context.fail(
-        Error(Errc::kNotFound, "there is no plane '" + context.options.plane + "'; kvctl maps"));
+
+  std::string legend(const std::vector<Plane>& planes) const {
+    std::string text;
+    for (const PageMark& m : kPageMarks) {
+      uint64_t pages = 0;
+      uint64_t bytes = 0;
+      for (const Plane& plane : planes) {
+        const uint64_t n = count_of(plane, m.mark);
+        pages += n;
+        bytes += n * plane.page_size;
+      }
+      if (pages != 0) {
+        text += fmt::format("  {} {}: {} ({})\n", coloured(std::string(1, m.mark)), m.text, pages,
+                            human_bytes(bytes));
+      }
+    }
+    return text;
   }
-  return context.options.json ? context.print(json) : context.print(text);
+
+ private:
+  // Runs of one mark get one colour.
+  std::string coloured(std::string_view marks) const {
+    if (!colour_) {
+      return std::string(marks);
+    }
+    std::string text;
+    for (size_t at = 0; at < marks.size();) {
+      const size_t end = std::min(marks.find_first_not_of(marks[at], at), marks.size());
+      const auto* const m = std::find_if(kPageMarks.begin(), kPageMarks.end(),
+                                         [&](const PageMark& p) { return p.mark == marks[at]; });
+      text += fmt::format("\x1b[{}m{}\x1b[0m", m == kPageMarks.end() ? "0" : m->colour,
+                          marks.substr(at, end - at));
+      at = end;
+    }
+    return text;
+  }
+
+  const size_t width_;
+  const bool colour_;
+  const bool every_line_;
+};
+
+// As many pages as fit, a multiple of 8.
+size_t width_of(const Options& options) {
+  if (options.width != 0) {
+    return options.width;
+  }
+  const std::optional<TerminalSize> terminal = terminal_size();
+  if (!terminal) {
+    return kPlainWidth;
+  }
+  const size_t room = terminal->columns - std::min(terminal->columns, kOffsetWidth);
+  return std::max<size_t>(room / 8 * 8, 8);
+}
+
+Json to_json(const Plane& plane) {
+  Json json = {{"plane", plane.name}, {"page_size", plane.page_size}, {"pages", plane.pages}};
+  for (const PageMark& m : kPageMarks) {
+    json[m.name] = count_of(plane, m.mark);
+  }
+  json["map"] = plane.map;
+  return json;
+}
+
+}  // namespace
+
+int run_maps(const Context& context) {
+  return show_sessions(context, "maps",
+                       [](const std::string& path, const std::string& text, std::string& out,
+                          Json& json) -> Result<void> {
+                         const Result<std::vector<VmaText>> vmas = parse_maps(path, text);
+                         if (!vmas) {
+                           return vmas.error();
+                         }
+                         json["vmas"] = Json::array();
+                         for (const VmaText& vma : *vmas) {
+                           json["vmas"].push_back(to_json(vma));
+                         }
+                         out += harmless(text, true);
+                         return {};
+                       });
+}
+
+int run_smaps(const Context& context) {
+  const bool rollup = context.options.rollup;
+  return show_sessions(context, "smaps",
+                       [rollup](const std::string& path, const std::string& text, std::string& out,
+                                Json& json) -> Result<void> {
+                         const Result<std::vector<VmaText>> vmas = parse_smaps(path, text);
+                         if (!vmas) {
+                           return vmas.error();
+                         }
+                         const Counts sum = sum_of(*vmas);
+                         json["total"] = Json::object();
+                         for (const auto& [name, bytes] : sum) {
+                           json["total"][name] = bytes;
+                         }
+                         if (rollup) {
+                           out += counts_text(sum, 0);
+                           return {};
+                         }
+                         json["vmas"] = Json::array();
+                         for (const VmaText& vma : *vmas) {
+                           out += fmt::format("{:x}-{:x} {} {} {} {}\n", vma.start, vma.end,
+                                              harmless(vma.perms), human_bytes(vma.page_size),
+                                              harmless(vma.object), harmless(vma.plane));
+                           out += counts_text(vma.counts, vma.page_size);
+                           json["vmas"].push_back(to_json(vma));
+                         }
+                         return {};
+                       });
+}
+
+int run_pagemap(const Context& context) {
+  const Options& options = context.options;
+  const Picture picture(width_of(options), colour_wanted(options.colour), options.every_line);
+  bool plane_seen = options.plane.empty();
+  return show_sessions(
+      context, "pagemap",
+      [&](const std::string& path, const std::string& text, std::string& out,
+          Json& json) -> Result<void> {
+        Result<std::vector<Plane>> planes = parse_pagemap(path, text);
+        if (!planes) {
+          return planes.error();
+        }
+        if (!options.plane.empty()) {
+          std::erase_if(*planes, [&](const Plane& p) { return p.name != options.plane; });
+          plane_seen = plane_seen || !planes->empty();
+        }
+        json["planes"] = Json::array();
+        for (const Plane& plane : *planes) {
+          json["planes"].push_back(to_json(plane));
+          out += picture.draw(plane);
+        }
+        out += picture.legend(*planes);
+        return {};
+      },
+      [&]() -> Result<void> {
+        return plane_seen ? Result<void>()
+                          : Error(Errc::kNotFound,
+                                  "there is no plane '" + options.plane + "'; kvctl maps");
+      });
 }
 
 }  // namespace kvmm::ctl

@@ -44,6 +44,20 @@ uint64_t sum_used(const std::vector<Directory>& directories) {
 
 }  // namespace
 
+Counters parse_counters(const std::string& text) {
+  Counters counters;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) {
+    std::istringstream words(line);
+    std::string name;
+    uint64_t value = 0;
+    if (words >> name >> value) {
+      counters[name] = value;
+    }
+  }
+  return counters;
+}
+
 uint64_t Attributes::number(const std::string& name) const {
   const auto it = items_.find(name);
   return it == items_.end() ? 0 : it->second.number.value_or(0);
@@ -71,15 +85,7 @@ Result<Snapshot> take_snapshot(Client& client, bool with_sessions) {
   }
   const Result<Item> vmstat = client.get("vmstat");
   if (vmstat) {
-    std::istringstream in(*vmstat->value);
-    for (std::string line; std::getline(in, line);) {
-      std::istringstream words(line);
-      std::string name;
-      uint64_t value = 0;
-      if (words >> name >> value) {
-        snapshot.vmstat[name] = value;
-      }
-    }
+    snapshot.vmstat = parse_counters(*vmstat->value);
   } else if (!is_missing(vmstat.error())) {
     return vmstat.error();
   }
@@ -97,6 +103,14 @@ Result<Snapshot> take_snapshot(Client& client, bool with_sessions) {
       return std::move(directories).error();
     }
     *part.to = std::move(*directories);
+  }
+  for (const Directory& session : snapshot.sessions) {
+    const Result<Item> stat = client.get("sessions/" + session.name + "/stat");
+    if (stat) {
+      snapshot.session_stats[session.name] = parse_counters(*stat->value);
+    } else if (!is_missing(stat.error())) {
+      return stat.error();
+    }
   }
   snapshot.sessions_count = snapshot.sessions.size();
   if (!with_sessions) {

@@ -28,18 +28,24 @@ class Attributes {
   std::map<std::string, Item> items_;
 };
 
+using Counters = std::map<std::string, uint64_t>;
+
 struct Directory {
   std::string name;
   Attributes attributes;
 };
 
+// Lines "name value"; others are passed over.
+Counters parse_counters(const std::string& text);
+
 struct Snapshot {
   uint64_t uptime_ns = 0;
   std::vector<Directory> tiers;
   std::vector<Directory> swap;
-  std::vector<Directory> sessions;  // only if asked for
+  std::vector<Directory> sessions;                // only if asked for
+  std::map<std::string, Counters> session_stats;  // by id, if asked for
   size_t sessions_count = 0;
-  std::map<std::string, uint64_t> vmstat;  // lines "name value"; others are passed over
+  Counters vmstat;
 
   uint64_t tiers_used() const;
   uint64_t swap_used() const;

@@ -2,24 +2,21 @@
 //
 // top: a runtime's tiers, rates and sessions, drawn again and again.
 //
-// On a terminal every picture replaces the one before (home, clear, print), q or Ctrl-C ends it and
-// the terminal is as it was. Elsewhere pictures follow one another; with --json one object a line.
+// On a terminal every picture replaces the one before, keys change what is shown, q or Ctrl-C ends
+// it and the terminal is as it was. Elsewhere pictures follow one another; with --json one object a
+// line.
 #include <fmt/format.h>
-#include <poll.h>
-#include <sys/ioctl.h>
-#include <sys/signalfd.h>
-#include <termios.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
-#include <csignal>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "tools/kvctl/context.h"
 #include "tools/kvctl/output.h"
-#include "tools/kvctl/snapshot.h"
+#include "tools/kvctl/terminal.h"
+#include "tools/kvctl/top_model.h"
+#include "tools/kvctl/top_view.h"
 
 namespace kvmm::ctl {
 namespace {
@@ -27,191 +24,167 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t kBarWidth = 20;
-constexpr const char* kEventNames[] = {"faults_zero", "faults_minor", "faults_major"};
-constexpr const char* kByteNames[] = {"swap_in_bytes", "swap_out_bytes"};
+constexpr size_t kPlainColumns = 80;  // where there is no terminal
 
-// Signals as descriptors, keys as they are typed, and everything put back at the end.
-class Terminal {
- public:
-  Terminal() : live_(isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1) {
-    sigset_t wanted;
-    sigemptyset(&wanted);
-    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) {
-      sigaddset(&wanted, signal);
-    }
-    sigprocmask(SIG_BLOCK, &wanted, &signals_before_);
-    signals_ = OwnedFd(signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK));
-    if (live_ && tcgetattr(STDIN_FILENO, &before_) == 0) {
-      termios raw = before_;
-      raw.c_lflag &= static_cast<tcflag_t>(~(ICANON | ECHO));
-      raw.c_cc[VMIN] = 0;
-      raw.c_cc[VTIME] = 0;
-      tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-      write_out("\x1b[?25l");  // no cursor
-    } else {
-      live_ = false;
-    }
-  }
-  ~Terminal() {
-    if (live_) {
-      write_out("\x1b[?25h");
-      tcsetattr(STDIN_FILENO, TCSANOW, &before_);
-    }
-    sigprocmask(SIG_SETMASK, &signals_before_, nullptr);
-  }
-  Terminal(const Terminal&) = delete;
-  Terminal& operator=(const Terminal&) = delete;
-
-  bool live() const { return live_; }
-  size_t lines() const {
-    winsize size{};
-    return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_row > 0 ? size.ws_row : 24;
-  }
-  // False: it is time to end.
-  bool wait_until(Clock::time_point end) const {
-    while (true) {
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
-      if (left <= 0) {
-        return true;
-      }
-      pollfd fds[2] = {{signals_.get(), POLLIN, 0}, {live_ ? STDIN_FILENO : -1, POLLIN, 0}};
-      const int ready = poll(fds, 2, static_cast<int>(std::min<int64_t>(left, 3'600'000)));
-      if (ready > 0 && fds[0].revents != 0) {
-        return false;
-      }
-      if (ready > 0 && fds[1].revents != 0) {
-        char key = 0;
-        const ssize_t n = read(STDIN_FILENO, &key, 1);
-        if (n <= 0 || key == 'q' || key == 'Q') {
-          return false;
-        }
-      }
-    }
-  }
-
- private:
-  bool live_;
-  termios before_{};
-  sigset_t signals_before_{};
-  OwnedFd signals_;
-};
-
-uint64_t value_of(const Snapshot& snapshot, const char* name) {
-  const auto it = snapshot.vmstat.find(name);
-  return it == snapshot.vmstat.end() ? 0 : it->second;
-}
-
-// Per second since `before`; 0 if it went backwards (another runtime, a counter that was reset).
-uint64_t rate_of(const Snapshot& before, const Snapshot& now, const char* name) {
-  const uint64_t a = value_of(before, name);
-  const uint64_t b = value_of(now, name);
-  const uint64_t ms = (now.uptime_ns - std::min(now.uptime_ns, before.uptime_ns)) / 1'000'000;
-  return ms == 0 || b < a
-             ? 0
-             : static_cast<uint64_t>(static_cast<unsigned __int128>(b - a) * 1000 / ms);
-}
-
-std::string short_name(const char* name) {
-  std::string text = name;
-  for (const char* part : {"faults_", "swap_", "_bytes"}) {
-    if (const size_t at = text.find(part); at != std::string::npos) {
-      text.erase(at, std::char_traits<char>::length(part));
-    }
-  }
-  return text;
-}
-
-std::string draw(const Hello& hello, const Snapshot& now, const Snapshot* before) {
-  std::string text =
-      fmt::format("{} (pid {})  kvmm {}  up {}  {} sessions\n", harmless(hello.name), hello.pid,
-                  harmless(hello.version), human_duration(now.uptime_ns), now.sessions_count);
-  const auto line = [&](const Directory& d, const char* whole) {
-    const uint64_t used = d.attributes.number("used");
-    const uint64_t all = d.attributes.number(whole);
-    text += fmt::format("{:<10} {} {:>5} of {}\n", harmless(d.name), bar(used, all, kBarWidth),
-                        human_bytes(used), human_bytes(all));
-  };
-  for (const Directory& tier : now.tiers) {
-    line(tier, "capacity");
-  }
-  for (const Directory& area : now.swap) {
-    line(area, "size");
-  }
-  text += before == nullptr ? "faults    " : "faults/s  ";
-  for (const char* name : kEventNames) {
-    text += fmt::format(" {} {}", short_name(name),
-                        before == nullptr ? value_of(now, name) : rate_of(*before, now, name));
-  }
-  text += before == nullptr ? "   swap" : "   swap/s";
-  for (const char* name : kByteNames) {
-    text += fmt::format(
-        " {} {}", short_name(name),
-        human_bytes(before == nullptr ? value_of(now, name) : rate_of(*before, now, name)));
-  }
-  text += fmt::format("   wrong pages {}\n\n", value_of(now, "wrong_pages"));
-  Table table({">ID", "NAME", "TENANT", "STATE", "ADVICE", ">TOKENS", ">RESIDENT", ">SWAPPED"});
-  for (const auto& [id, a] : now.sessions) {
-    table.add({id, a.text("name"), a.text("tenant"), a.text("state"), a.text("advice"),
-               std::to_string(a.number("tokens")), human_bytes(a.number("bytes_resident")),
-               human_bytes(a.number("bytes_swapped"))});
-  }
-  return text + table.text();
-}
-
-Json to_json(const Hello& hello, const Snapshot& now, const Snapshot* before) {
+Json to_json(const Hello& hello, const TopModel& model) {
+  const Snapshot& now = model.now();
   Json json;
   json["pid"] = hello.pid;
   json["name"] = hello.name;
   json["uptime_ns"] = now.uptime_ns;
   json["tiers"] = Json::array();
   for (const auto& [name, a] : now.tiers) {
-    json["tiers"].push_back(
-        {{"name", name}, {"capacity", a.number("capacity")}, {"used", a.number("used")}});
+    Json one = {{"name", name}};
+    for (const char* number :
+         {"capacity", "used", "free", "watermark_min", "watermark_low", "watermark_high"}) {
+      one[number] = a.number(number);
+    }
+    json["tiers"].push_back(std::move(one));
   }
   json["swap"] = Json::array();
   for (const auto& [name, a] : now.swap) {
-    json["swap"].push_back(
-        {{"name", name}, {"size", a.number("size")}, {"used", a.number("used")}});
+    json["swap"].push_back({{"name", name},
+                            {"size", a.number("size")},
+                            {"used", a.number("used")},
+                            {"errors", a.number("errors")}});
   }
   json["vmstat"] = now.vmstat;
   json["per_second"] = Json();
-  if (before != nullptr) {
+  if (model.has_rates()) {
     json["per_second"] = Json::object();
     for (const auto& [name, value] : now.vmstat) {
-      json["per_second"][name] = rate_of(*before, now, name.c_str());
+      json["per_second"][name] = model.rate(name);
     }
   }
   json["sessions"] = Json::array();
-  for (const auto& [id, a] : now.sessions) {
-    json["sessions"].push_back({{"id", id},
-                                {"name", a.text("name")},
-                                {"tenant", a.text("tenant")},
-                                {"state", a.text("state")},
-                                {"advice", a.text("advice")},
-                                {"tokens", a.number("tokens")},
-                                {"bytes_resident", a.number("bytes_resident")},
-                                {"bytes_swapped", a.number("bytes_swapped")}});
+  for (const Directory& session : now.sessions) {
+    const Attributes& a = session.attributes;
+    Json one = {{"id", session.name},
+                {"name", a.text("name")},
+                {"tenant", a.text("tenant")},
+                {"state", a.text("state")},
+                {"advice", a.text("advice")},
+                {"tokens", a.number("tokens")},
+                {"bytes_resident", a.number("bytes_resident")},
+                {"bytes_swapped", a.number("bytes_swapped")}};
+    const auto stat = now.session_stats.find(session.name);
+    one["stat"] = stat == now.session_stats.end() ? Json(Json::object()) : Json(stat->second);
+    one["per_second"] = Json();
+    if (model.has_rates()) {
+      one["per_second"] = Json::object();
+      for (const auto& [name, value] : one["stat"].items()) {
+        one["per_second"][name] = model.rate(session, name);
+      }
+    }
+    json["sessions"].push_back(std::move(one));
   }
   return json;
 }
 
-// Largest first; what does not fit the screen is cut off.
-void sort_sessions(Snapshot& snapshot) {
-  std::stable_sort(snapshot.sessions.begin(), snapshot.sessions.end(),
-                   [](const Directory& a, const Directory& b) {
-                     return a.attributes.number("bytes_resident") >
-                            b.attributes.number("bytes_resident");
-                   });
-}
-
-std::string first_lines(const std::string& text, size_t lines) {
-  size_t at = 0;
-  while (lines-- > 0 && at < text.size()) {
-    at = std::min(text.find('\n', at), text.size() - 1) + 1;
+// One run of top.
+class Top {
+ public:
+  Top(const Context& context, Runtime runtime)
+      : context_(context),
+        runtime_(std::move(runtime)),
+        frames_(context.options.once ? 1 : context.options.frames),
+        interval_(static_cast<int64_t>(context.options.interval_s * 1000)),
+        terminal_(!context.options.json && frames_ != 1) {
+    view_.fine = !context.options.ascii && utf8_locale();
+    view_.colour = terminal_.live() && colour_wanted(context.options.colour);
+    view_.page = context.options.page == "tiers"      ? TopPage::kTiers
+                 : context.options.page == "counters" ? TopPage::kCounters
+                                                      : TopPage::kSessions;
+    view_.sort = sort_of(context.options.sort);
   }
-  return text.substr(0, at);
-}
+
+  // What went wrong with the runtime, or else the exit status.
+  Result<int> run() {
+    for (uint64_t i = 0; frames_ == 0 || i < frames_; ++i) {
+      const Clock::time_point start = Clock::now();
+      Result<Snapshot> now = take_snapshot(runtime_.client, true);
+      if (!now) {
+        return std::move(now).error();
+      }
+      model_.add(std::move(*now));
+      if (const int status = show(i == 0); status != kExitOk) {
+        return status;
+      }
+      if (i + 1 != frames_) {
+        const Result<bool> more = wait(start + interval_);
+        if (!more || !*more) {
+          return more ? Result<int>(kExitOk) : Result<int>(kExitRefused);
+        }
+      }
+    }
+    return kExitOk;
+  }
+
+ private:
+  static SortBy sort_of(const std::string& name) {
+    constexpr std::pair<const char*, SortBy> kNames[] = {{"resident", SortBy::kResident},
+                                                         {"swapped", SortBy::kSwapped},
+                                                         {"faults", SortBy::kFaults},
+                                                         {"major", SortBy::kMajor},
+                                                         {"in", SortBy::kIn},
+                                                         {"out", SortBy::kOut},
+                                                         {"name", SortBy::kName},
+                                                         {"id", SortBy::kId}};
+    for (const auto& [known, by] : kNames) {
+      if (name == known) {
+        return by;
+      }
+    }
+    return SortBy::kResident;
+  }
+
+  int show(bool first) {
+    model_.sort(view_.sort, view_.reverse);
+    if (context_.options.json) {
+      return context_.print(
+          to_json(runtime_.hello, model_).dump(-1, ' ', false, Json::error_handler_t::replace) +
+          "\n");
+    }
+    const auto size = terminal_size();
+    view_.columns = size ? size->columns : kPlainColumns;
+    view_.lines = terminal_.live() && size ? size->lines : 0;
+    const std::string text = draw_top(runtime_.hello, model_, view_);
+    if (terminal_.live()) {
+      // What is overwritten does not flicker; what was longer is cleared.
+      std::string clean = "\x1b[H";
+      for (const char c : text) {
+        clean += c == '\n' ? std::string("\x1b[K\n") : std::string(1, c);
+      }
+      return context_.print(clean + "\x1b[K\x1b[J");
+    }
+    return context_.print((first ? "" : "\n") + text);
+  }
+
+  // False: it is time to end. An error: output cannot be written.
+  Result<bool> wait(Clock::time_point end) {
+    while (true) {
+      const int key =
+          terminal_.wait_until(view_.paused ? Clock::now() + std::chrono::hours(1) : end);
+      if (key == kKeyTime && !view_.paused) {
+        return true;
+      }
+      if (key == kKeyEnd || key == 'q' || key == 'Q') {
+        return false;
+      }
+      if (view_.press(key) && show(false) != kExitOk) {
+        return Errc::kIo;
+      }
+    }
+  }
+
+  const Context& context_;
+  Runtime runtime_;
+  const uint64_t frames_;
+  const std::chrono::milliseconds interval_;
+  Terminal terminal_;
+  TopModel model_;
+  TopView view_;
+};
 
 }  // namespace
 
@@ -221,44 +194,12 @@ int run_top(const Context& context) {
   if (!runtime) {
     return status;
   }
-  std::optional<Snapshot> before;
-  const bool json = context.options.json;
-  const uint64_t frames = context.options.once ? 1 : context.options.frames;
-  const auto interval =
-      std::chrono::milliseconds(static_cast<int64_t>(context.options.interval_s * 1000));
-  std::optional<Error> error;
+  Result<int> ended = kExitOk;
   {
-    const Terminal terminal;
-    const bool live = terminal.live() && !json && frames != 1;
-    for (uint64_t i = 0; frames == 0 || i < frames; ++i) {
-      const Clock::time_point start = Clock::now();
-      Result<Snapshot> now = take_snapshot(runtime->client, true);
-      if (!now) {
-        error = now.error();
-        break;
-      }
-      sort_sessions(*now);
-      const Snapshot* const last = before ? &*before : nullptr;
-      std::string text;
-      if (json) {
-        text = to_json(runtime->hello, *now, last)
-                   .dump(-1, ' ', false, Json::error_handler_t::replace) +
-               "\n";
-      } else if (live) {
-        text = "\x1b[H\x1b[J" + first_lines(draw(runtime->hello, *now, last), terminal.lines() - 1);
-      } else {
-        text = (i == 0 ? "" : "\n") + draw(runtime->hello, *now, last);
-      }
-      if (status = context.print(text); status != kExitOk) {
-        break;
-      }
-      before = std::move(*now);
-      if (i + 1 != frames && !terminal.wait_until(start + interval)) {
-        break;
-      }
-    }
-  }
-  return error ? context.fail(*error) : status;
+    Top top(context, std::move(*runtime));
+    ended = top.run();
+  }  // the terminal is itself again
+  return ended ? *ended : context.fail(ended.error());
 }
 
 }  // namespace kvmm::ctl
