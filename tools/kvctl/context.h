@@ -49,6 +49,8 @@ struct Options {
   std::optional<int> priority;     // swapon
   std::string discard;             // swapon: on, off, "" the default
   bool check = false;              // restore
+  bool foreground = false;         // mount
+  bool lazy = false;               // umount
   bool once = false;               // top
   bool ascii = false;              // top
   std::string page = "sessions";   // top
@@ -103,5 +105,7 @@ int run_swapon(const Context& context);
 int run_swapoff(const Context& context);
 int run_save(const Context& context);
 int run_restore(const Context& context);
+int run_mount(const Context& context);
+int run_umount(const Context& context);
 
 }  // namespace kvmm::ctl

@@ -26,6 +26,7 @@ Examples:
   kvctl save /etc/kvmm/50-tuned.conf          keep a tuning
   kvctl restore /etc/kvmm/50-tuned.conf       set it again, all of it or nothing
   kvctl pagemap 3                             where session 3's pages are, one character each
+  kvctl mount /mnt/kvmm                       attributes as files, as in /sys
   kvctl swapon /var/lib/kvmm/swap2 --bytes 64G --priority 5
   kvctl --json tiers | jq '.tiers[0].used'
 
@@ -66,6 +67,7 @@ struct CommandLine {
         ->capture_default_str();
     add_looking();
     add_changing();
+    add_mounting();
   }
 
   CLI::App* add(const char* name, const char* help, int (*run)(const Context&)) {
@@ -140,6 +142,16 @@ struct CommandLine {
         ->check(CLI::IsMember({"on", "off"}));
     CLI::App* const off = add("swapoff", "Empty a swap area and take it out", run_swapoff);
     off->add_option("PATH", options.path, "Its path, or its name in `tiers`")->required();
+  }
+
+  void add_mounting() {
+    CLI::App* const mount =
+        add("mount", "Show the attributes as files; list such mounts", run_mount);
+    mount->add_option("DIR", options.path, "An empty directory (default: list what is mounted)");
+    mount->add_flag("-f,--foreground", options.foreground, "Stay; Ctrl-C unmounts");
+    CLI::App* const umount = add("umount", "End a mount", run_umount);
+    umount->add_option("DIR", options.path, "Its directory")->required();
+    umount->add_flag("-l,--lazy", options.lazy, "Also if it is in use; gone when it is not");
   }
 };
 
