@@ -146,6 +146,22 @@ std::vector<Runtime> Context::runtimes(std::vector<std::string>* silent) const {
   return all;
 }
 
+std::optional<Runtime> Context::choose_silently() const {
+  const std::string& wanted = options.runtime;
+  std::vector<Runtime> all;
+  if (is_socket_path(wanted)) {
+    Result<Client> client = Client::connect(wanted, options.timeout_ms);
+    Result<Hello> hello = client ? client->hello() : Result<Hello>(client.error());
+    if (hello) {
+      all.push_back({std::move(*client), std::move(*hello)});
+    }
+  } else {
+    all = runtimes();
+    std::erase_if(all, [&](const Runtime& r) { return !wanted.empty() && !is_meant(r, wanted); });
+  }
+  return all.size() == 1 ? std::optional(std::move(all.front())) : std::nullopt;
+}
+
 std::optional<Runtime> Context::open_path(const std::string& path, int* status) const {
   Result<Client> client = Client::connect(path, options.timeout_ms);
   Result<Hello> hello = client ? client->hello() : Result<Hello>(client.error());

@@ -84,11 +84,17 @@ class Context {
   // The runtime that is meant. No value: `status` is what to exit with, the error has been printed.
   std::optional<Runtime> choose(int* status) const;
 
+  // The same without a word.
+  std::optional<Runtime> choose_silently() const;
+
   const Options options;
 
  private:
   std::optional<Runtime> open_path(const std::string& path, int* status) const;
 };
+
+// Where runtimes are mounted, in this mount namespace.
+std::vector<std::string> mounted_directories();
 
 // The commands, one function each.
 int run_ps(const Context& context);

@@ -10,6 +10,7 @@
 #include <exception>
 #include <functional>
 
+#include "tools/kvctl/complete.h"
 #include "tools/kvctl/context.h"
 
 namespace kvmm::ctl {
@@ -158,6 +159,9 @@ struct CommandLine {
 int run(int argc, char** argv) {
   const bool out_open = open_standard_descriptors();
   CommandLine line;
+  if (argc > 1 && argv[1] == std::string_view("__complete")) {  // the shells' completions
+    return complete(line.app, {argv + 2, argv + argc});
+  }
   try {
     line.app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

@@ -193,6 +193,14 @@ Result<void> unmount(const std::string& directory, bool lazy) {
 
 }  // namespace
 
+std::vector<std::string> mounted_directories() {
+  std::vector<std::string> all;
+  for (Mounted& one : mounts()) {
+    all.push_back(std::move(one.directory));
+  }
+  return all;
+}
+
 int run_mount(const Context& context) {
   const Options& options = context.options;
   if (options.path.empty()) {
