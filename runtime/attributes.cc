@@ -187,6 +187,9 @@ Result<void> RuntimeAttributes::declare() {
   if (auto ok = runtime_.attributes().declare(kAll); !ok) {
     return ok;
   }
+  if (auto ok = declare_observe(); !ok) {
+    return ok;
+  }
   for (const auto& defs : {Arenas::defs(), Sessions::defs(), Swap::defs()}) {
     if (auto ok = runtime_.attributes().declare(defs); !ok) {
       return ok;
@@ -217,7 +220,7 @@ Result<void> RuntimeAttributes::add(std::string directory, std::vector<AttrLeaf>
 
 Result<void> RuntimeAttributes::publish() {
   for (auto step : {&RuntimeAttributes::publish_root, &RuntimeAttributes::publish_tiers,
-                    &RuntimeAttributes::publish_sched}) {
+                    &RuntimeAttributes::publish_sched, &RuntimeAttributes::publish_observe}) {
     if (auto ok = (this->*step)(); !ok) {
       return ok;
     }

@@ -46,6 +46,8 @@ class RuntimeAttributes {
   Result<void> publish_tiers();
   Result<void> publish_tier(Tier& tier);
   Result<void> publish_sched();
+  Result<void> declare_observe();  // attributes_observe.cc
+  Result<void> publish_observe();
 
   Runtime& runtime_;
   std::unique_ptr<Arenas> arenas_;

@@ -47,6 +47,7 @@ Result<std::unique_ptr<Core>> Core::create(const Parts& parts) {
   deps.map = &core->map_;
   deps.data = parts.data;
   deps.trace = parts.trace;
+  deps.clock = parts.platform.clock;
   deps.completions = parts.completions;
   deps.notice_time = parts.notice_time;
   core->mm_ = std::make_unique<Mm>(deps, core->config_);

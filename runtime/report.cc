@@ -230,6 +230,27 @@ std::string locks_text() {
   return out;
 }
 
+std::string latency_text(const MmStats& s) {
+  const std::pair<const char*, const Histogram*> all[] = {
+      {"fault_zero", &s.fault_ns[static_cast<size_t>(FaultKind::kZero)]},
+      {"fault_minor", &s.fault_ns[static_cast<size_t>(FaultKind::kMinor)]},
+      {"fault_major", &s.fault_ns[static_cast<size_t>(FaultKind::kMajor)]},
+      {"swap_in", &s.read_ns},
+      {"swap_out", &s.write_ns}};
+  std::string out;
+  for (const auto& [name, histogram] : all) {
+    const HistogramSnapshot h = histogram->snapshot();
+    out += fmt::format("{} count {} sum {} max {} le", name, h.count, h.sum, h.max);
+    for (size_t i = 0; i < h.buckets.size(); ++i) {
+      if (h.buckets[i] != 0) {
+        out += fmt::format(" {}:{}", histogram_bucket_high(i), h.buckets[i]);
+      }
+    }
+    out += "\n";
+  }
+  return out;
+}
+
 Result<std::string> maps_text(Core& core, uint64_t session) {
   auto planes = copy_planes(core, session);
   if (!planes) {

@@ -18,6 +18,8 @@ std::string notice_text(const MmNotice& n);
 std::string stats_text(const MmStats& s);
 // Locks that the calling thread has taken, "name count" a line.
 std::string locks_text();
+// "name count N sum NS max NS le NS:N NS:N ..." a line; only buckets that are not empty.
+std::string latency_text(const MmStats& s);
 // One line a VMA: "start-end perms page_size plane object pages=N resident=N swapped=N".
 // Errors: kNotFound (the session has gone).
 Result<std::string> maps_text(Core& core, uint64_t session);

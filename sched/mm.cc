@@ -13,6 +13,14 @@ uint32_t class_of(Bytes size) {
   return static_cast<uint32_t>(std::bit_width(size.value()) - 1);
 }
 
+uint32_t piece_of(const PageOp& op, const Request& sum) {
+  uint32_t i = 0;
+  while (i + 1 < op.chunks_used && &op.chunks[i].sum != &sum) {
+    ++i;
+  }
+  return i;
+}
+
 }  // namespace
 
 Mm::Mm(const Deps& deps, MmConfig& config)
@@ -22,6 +30,7 @@ Mm::Mm(const Deps& deps, MmConfig& config)
       map_(deps.map),
       data_(deps.data),
       trace_(deps.trace),
+      clock_(deps.clock),
       completions_(deps.completions),
       mmu_(&zones_.mmu()),
       fixed_frames_(zones_.mmu().info().fixed_frames),
@@ -45,12 +54,6 @@ Mm::~Mm() {
 bool Mm::busy() const {
   return ops_in_flight_ != 0 || index_ops_used_ != 0 || !waiting_urgent_.empty() ||
          !waiting_.empty() || !retry_.empty() || !room_wait_.empty();
-}
-
-void Mm::trace(TraceEvent event, uint64_t a, uint64_t b, uint64_t c) {
-  if (trace_ != nullptr) {
-    trace_->record(now_, event, a, b, c);
-  }
 }
 
 void Mm::notice(MmNotice::Kind kind, Errc code, Page& p) {
@@ -171,13 +174,12 @@ void Mm::complete(Request& r) {
       auto& io = static_cast<BlockRequest&>(r);
       --op.outstanding;
       pager_->done(op.event == PageEvent::kWrite ? op.slot : SlotId(op.page->slot), io, now_);
+      trace_piece(TraceEvent::io_done, io);
       if (r.result != Errc::kOk && op.error == Errc::kOk) {
         op.error = r.result;
         op.os_error = r.os_error;
-        if (trace_ != nullptr) {
-          trace_->record(now_, TraceEvent::io_error, 0, io.offset, io.length.value(),
-                         static_cast<uint64_t>(r.os_error));
-        }
+        trace_of(TraceEvent::io_error, *op.page, io.offset, io.length.value(),
+                 static_cast<uint64_t>(r.os_error));
       }
       if (op.event == PageEvent::kWrite) {
         if (op.outstanding == 0) {
@@ -192,6 +194,9 @@ void Mm::complete(Request& r) {
       --op.outstanding;
       if (r.result != Errc::kOk && op.error == Errc::kOk) {
         op.error = r.result;
+      }
+      if (op.event == PageEvent::kRead) {
+        trace_of(TraceEvent::checksummed, *op.page, piece_of(op, r));
       }
       if (op.outstanding == 0) {
         ready_.push_back(op);
@@ -350,7 +355,7 @@ PageOp* Mm::take_op(Page& p, PageEvent event) {
   ++ops_in_flight_;
   op.page = &p;
   op.event = event;
-  op.started = now_;
+  op.started = moment();
   op.outstanding = 0;
   op.chunks_used = 0;
   op.entries_used = 0;
@@ -424,6 +429,7 @@ void Mm::flush_io(bool devices) {
     for (BlockRequest* r : std::span(q.waiting).first(taken)) {
       r->submitted = now_;
       q.area->health().started(*r, now_);
+      trace_piece(TraceEvent::io_submit, *r);
     }
     q.waiting.erase(q.waiting.begin(), q.waiting.begin() + static_cast<ptrdiff_t>(taken));
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The memory manager: decides when pages are filled, mapped, unmapped, written and read. It is a
-// set of state machines that are stepped; it owns no thread, reads no clock and touches no page
-// bytes.
+// set of state machines that are stepped; it owns no thread, touches no page bytes, and decides
+// nothing by a clock (the one it is given stamps trace events).
 //
 //   faults, API calls ---> set what is wanted of a page (flags) ---> advance(page)
 //                                                                      |
@@ -36,8 +36,10 @@
 #include <span>
 #include <vector>
 
+#include "runtime/base/clock.h"
 #include "runtime/base/trace.h"
 #include "sched/mm_config.h"
+#include "sched/open_faults.h"
 #include "sched/page_op.h"
 #include "sched/pin.h"
 #include "tiers/swap_area.h"
@@ -85,6 +87,7 @@ class Mm {
     AddressMap* map = nullptr;
     DataOps* data = nullptr;     // workers in the runtime, inline in the simulator
     TraceRing* trace = nullptr;  // may be null
+    Clock* clock = nullptr;  // stamps events and figures, decides nothing; null: the step's time
     CompletionQueue* completions = nullptr;
     // A touch whose content is lost is answered this long after the notice that says why, or when
     // `notices_told` comes: the answer may end the process. 0: nobody tells them.
@@ -241,7 +244,20 @@ class Mm {
   void notice(MmNotice::Kind kind, Errc code, Page& p);
   void say(const MmNotice& n);
   bool held() const { return now_ < hold_until_; }
-  void trace(TraceEvent event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0);
+
+  // observe.cc: what others may look at; read_ended and write_ended give the nanoseconds it took
+  Tick moment() const;
+  void trace(TraceEvent event, uint64_t a = 0, uint64_t b = 0, uint64_t c = 0, uint64_t d = 0,
+             uint64_t e = 0);
+  void trace_of(TraceEvent event, const Page& p, uint64_t c = 0, uint64_t d = 0, uint64_t e = 0);
+  void trace_piece(TraceEvent event, const BlockRequest& io);
+  void fault_began(const FaultEvent& fault, const Vma& vma, const Page& p, FaultKind kind);
+  void fault_ended(const Page& p, Errc why);
+  void read_began(const PageOp& op);
+  uint64_t read_ended(const PageOp& op, Errc why);
+  uint64_t write_ended(const PageOp& op, Errc why);
+  void verify_failed(const Page& p, Errc why);
+  void victim_chosen(const Page& p);
 
   // page_moves.cc: start and finish of each operation
   void begin_fill(Page& p);
@@ -374,6 +390,7 @@ class Mm {
   AddressMap* const map_;
   DataOps* const data_;
   TraceRing* const trace_;
+  Clock* const clock_;
   CompletionQueue* const completions_;
   MmuOps* const mmu_;
   const bool fixed_frames_;
@@ -430,6 +447,9 @@ class Mm {
   Tick next_due_;
   Tick next_probe_;
   MmStats stats_;
+  OpenFaults open_faults_;
+  uint64_t reclaim_by_ = 0;    // session that has waited longest for a frame; 0: none
+  uint64_t reclaim_pass_ = 0;  // see reclaim.cc
 };
 
 }  // namespace kvmm

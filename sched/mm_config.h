@@ -6,6 +6,7 @@
 // Thread safety: atomic because the control plane reads and writes them while the core steps.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 
@@ -81,6 +82,8 @@ struct MmStats {
 #define KVMM_X(name, help) N name{0};
   KVMM_MM_STATS(KVMM_X)
 #undef KVMM_X
+  std::array<Histogram, 3>
+      fault_ns;        // by FaultKind zero, minor, major: read by the core to answered
   Histogram read_ns;   // submit of a page's read to verified
   Histogram write_ns;  // submit of a page's write to written
   static void add(N& n, uint64_t by = 1) {

@@ -71,6 +71,7 @@ void Mm::finish_check(PageOp& op) {
     give_op(op);
     p.set(Page::kProvedClean);
     MmStats::add(stats_.clean_drops);
+    trace_of(TraceEvent::clean_drop, p, p.slot);
     if (home != nullptr) {
       SpaceStats::add(home->stats.clean_drops);
     }
@@ -85,7 +86,7 @@ void Mm::finish_check(PageOp& op) {
       SpaceStats::add(home->stats.seal_violations);
     }
     notice(MmNotice::Kind::kSealViolation, Errc::kSealViolation, p);
-    trace(TraceEvent::seal_violation, home != nullptr ? home->id() : 0, p.index, p.checksum);
+    trace_of(TraceEvent::seal_violation, p, p.checksum, found);
   }
   if (p.has(Page::kWantMapped) || p.has(Page::kDoomed) ||
       !(p.has(Page::kWantOut) || p.has(Page::kWantClean))) {
@@ -153,7 +154,7 @@ void Mm::begin_write(PageOp& op) {
   op.event = PageEvent::kWrite;
   op.slot = *slot;
   op.error = Errc::kOk;
-  op.started = now_;
+  op.started = moment();
   p.apply(PageEvent::kWrite);
   const Backing at = pager_->backing(op.slot);
   plan_chunks(op, BlockOp::kWrite, at.offset, at.length_max);
@@ -169,6 +170,7 @@ void Mm::finish_write(PageOp& op) {
   const uint64_t size = p.object->page_size().value();
   if (op.error != Errc::kOk) {
     const Errc why = op.error;
+    write_ended(op, why);
     pager_->failed(op.slot, why);
     why == Errc::kIo ? pager_->retire(op.slot) : pager_->free(op.slot);
     give_op(op);
@@ -203,12 +205,11 @@ void Mm::finish_write(PageOp& op) {
   p.attempts = 0;
   pager_->stored(op.slot, p.object->identity_of(p), p.checksum, Bytes(size));
   p.apply(PageEvent::kWritten);
-  stats_.write_ns.record((now_ - op.started).value());
   MmStats::add(stats_.swap_out_bytes, size);
   if (home != nullptr) {
     SpaceStats::add(home->stats.swap_out_bytes, size);
   }
-  trace(TraceEvent::swap_out, home != nullptr ? home->id() : 0, p.index, p.slot);
+  stats_.write_ns.record(write_ended(op, Errc::kOk));
   give_op(op);
   advance(p);
 }
@@ -231,6 +232,7 @@ void Mm::begin_read(Page& p) {
   }
   const Backing at = pager_->backing(SlotId(p.slot));
   plan_chunks(*op, BlockOp::kRead, at.offset, at.length_max);
+  read_began(*op);
   op->outstanding = op->chunks_used;
   op->io_left = op->chunks_used;
   reading_ += p.object->page_size();
@@ -279,9 +281,8 @@ void Mm::finish_read(PageOp& op) {
   p.set(Page::kProvedClean);
   p.attempts = 0;
   p.clear(Page::kWantResident);
-  stats_.read_ns.record((now_ - op.started).value());
   MmStats::add(stats_.swap_in_bytes, size);
-  trace(TraceEvent::swap_in, home != nullptr ? home->id() : 0, p.index, p.slot);
+  stats_.read_ns.record(read_ended(op, Errc::kOk));
   give_op(op);
   advance(p);
 }
@@ -290,9 +291,12 @@ void Mm::read_failed(PageOp& op, Errc why) {
   Page& p = *op.page;
   AddressSpace* home = p.object->home();
   const uint64_t size = p.object->page_size().value();
+  read_ended(op, why);
   if (why == Errc::kIo || why == Errc::kDeviceGone) {
     pager_->failed(SlotId(p.slot), why);
     MmStats::add(stats_.read_errors);
+  } else {
+    verify_failed(p, why);
   }
   give_op(op);
   if (++p.attempts < kReadTries) {
@@ -325,7 +329,6 @@ void Mm::content_lost(Page& p, Errc why) {
   const bool wrong = why == Errc::kCorrupt || why == Errc::kStale || why == Errc::kModelMismatch;
   if (wrong) {
     MmStats::add(stats_.wrong_pages);
-    trace(TraceEvent::verify_fail, home != nullptr ? home->id() : 0, p.index, p.checksum);
   }
   if (home != nullptr) {
     SpaceStats::add(home->stats.bytes_discarded, size);
@@ -347,10 +350,11 @@ void Mm::answer_lost(Page& p, Errc why) {
     retry_.push_back(p);
     return;
   }
-  trace(TraceEvent::poison, 0, p.index, static_cast<uint64_t>(why));
+  trace_of(TraceEvent::poison, p, static_cast<uint64_t>(why));
   const bool touched = p.has(Page::kUrgent);
   if (touched) {
     poison_wanted(p);
+    fault_ended(p, why);
   }
   clear_want_mapped(p);
   pin_arrived(p);

@@ -38,6 +38,7 @@ bool Mm::get_frame(Page& p, bool want_zeroed) {
   p.hook.unlink();
   f->page = &p;
   p.frame = f;
+  trace_of(TraceEvent::frame, p, f->addr.value(), f->zeroed ? 1 : 0);
   if (home != nullptr) {
     SpaceStats::add(home->stats.bytes_resident, size.value());
   }
@@ -126,7 +127,7 @@ void Mm::drop(Page& p) {
   if (was != Place::kNone) {
     ++p.generation;  // whatever is written there next is other content
     MmStats::add(stats_.pages_dropped);
-    trace(TraceEvent::discard, home != nullptr ? home->id() : 0, p.index);
+    trace_of(TraceEvent::discard, p);
   }
   p.content = Content::kEmpty;
   p.attempts = 0;
@@ -179,7 +180,7 @@ void Mm::finish_fill(PageOp& op) {
   if (p.content == Content::kEmpty) {
     p.content = Content::kOpen;
   }
-  trace(TraceEvent::zero_fill, home != nullptr ? home->id() : 0, p.index);
+  trace_of(TraceEvent::zero_fill, p);
   advance(p);
 }
 
@@ -213,6 +214,8 @@ void Mm::finish_map(PageOp& op) {
   for (uint32_t i = 0; i < op.entries_used; ++i) {
     Pte& pte = op.vmas[i]->pte_of(p.index);
     pte.clear(Pte::kMapping);
+    trace(TraceEvent::map, op.vmas[i]->space->id(), trace_page(op.vmas[i]->plane, p.index),
+          p.frame->addr.value(), static_cast<uint64_t>(op.entries[i].result));
     if (op.entries[i].result == Errc::kOk) {
       pte.clear(Pte::kWanted);
       pte.set(Pte::kPresent);
@@ -220,7 +223,6 @@ void Mm::finish_map(PageOp& op) {
         pte.set(Pte::kWritable);
       }
       any = true;
-      trace(TraceEvent::map, op.vmas[i]->space->id(), p.index);
     } else {
       failed = op.entries[i].result;
     }
@@ -275,6 +277,8 @@ void Mm::finish_unmap(PageOp& op) {
   Page& p = *op.page;
   Errc failed = Errc::kOk;
   for (uint32_t i = 0; i < op.entries_used; ++i) {
+    trace(TraceEvent::unmap, op.vmas[i]->space->id(), trace_page(op.vmas[i]->plane, p.index),
+          p.frame->addr.value(), static_cast<uint64_t>(op.entries[i].result));
     if (op.entries[i].result == Errc::kOk) {
       Pte& pte = op.vmas[i]->pte_of(p.index);
       pte.clear(Pte::kPresent);
@@ -283,7 +287,6 @@ void Mm::finish_unmap(PageOp& op) {
         MmStats::add(stats_.frames_split);
         zones_.mark_split(*p.frame);
       }
-      trace(TraceEvent::unmap, op.vmas[i]->space->id(), p.index);
     } else {
       failed = op.entries[i].result;
     }

@@ -179,6 +179,7 @@ bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
       return false;
     }
     if (size.value() == 0 || fixed_frames_ || p.object->page_size() == size) {
+      victim_chosen(p);
       set_want_out(p);
       return true;
     }
@@ -195,6 +196,7 @@ bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
       }
     });
     for (size_t i = 0; i < n; ++i) {
+      victim_chosen(*pages[i]);
       set_want_out(*pages[i]);
     }
     return true;
@@ -207,6 +209,7 @@ bool Mm::reclaim_one(Bytes size, int last_pass) {
     if (pass > kPassNotProvedRunning && (passed_over_ || out_bytes() != 0)) {
       return false;  // first what is on its way, or can be had in the next step
     }
+    reclaim_pass_ = static_cast<uint64_t>(pass);
     for (auto it = spaces_.rbegin(); it != spaces_.rend(); ++it) {
       if (in_pass(*it, pass) && reclaim_from(*it, size)) {
         return true;
@@ -259,6 +262,9 @@ void Mm::reclaim() {
   if (waiting_urgent_.empty() && waiting_.empty() && !low) {
     return;
   }
+  const AddressSpace* by =
+      waiting_urgent_.empty() ? nullptr : waiting_urgent_.front().object->home();
+  reclaim_by_ = by != nullptr ? by->id() : 0;  // for those who look
   const uint64_t window = config_.reclaim_window.load(std::memory_order_relaxed);
   reclaim_for_waiting(window);
   // reclaimd: up to the high watermark, from sessions that nobody uses.
@@ -384,6 +390,7 @@ void Mm::answer_hopeless() {
     MmStats::add(stats_.no_memory);
     if (p.has(Page::kUrgent)) {
       poison_wanted(p);
+      fault_ended(p, Errc::kNoMemory);
     }
     clear_want_mapped(p);
     p.clear(Page::kWantResident);

@@ -128,7 +128,7 @@ void Mm::seal(AddressSpace& space, uint64_t a, uint64_t b, uint64_t written) {
         if (same && p.has(Page::kHasChecksum)) {
           p.set(Page::kSealSummed);
         }
-        trace(TraceEvent::seal, space.id(), i, p.generation);
+        trace_of(TraceEvent::seal, p, p.generation);
       }
     }
   }

@@ -33,7 +33,7 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
   if (vma == nullptr) {
     // Outside every session: an error, never bytes.
     MmStats::add(stats_.faults_stray);
-    trace(TraceEvent::poison, 0, fault.va.value());
+    trace(TraceEvent::stray, fault.va.value(), fault.thread);
     const VirtAddr page(round_down(fault.va.value(), kPageSizeMin.value()));
     poison_stray(fault.va, page, kPageSizeMin);
     return;
@@ -41,12 +41,12 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
   AddressSpace& space = *vma->space;
   if (space.closing) {  // its pages are being dropped: nothing may be started for it any more
     MmStats::add(stats_.faults_stray);
+    trace(TraceEvent::stray, fault.va.value(), fault.thread);
     poison_stray(fault.va, vma->address_of(vma->page_at(fault.va)), vma->page_size);
     return;
   }
   Page& p = vma->object->page(vma->page_at(fault.va));
   Pte& pte = vma->pte_of(p.index);
-  trace(TraceEvent::fault_begin, space.id(), fault.va.value(), fault.write ? 1 : 0);
   if (p.has(Page::kProbe)) {
     p.clear(Page::kProbe);
     const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
@@ -60,12 +60,15 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
     // Somebody else's fault was quicker; or the page is being unmapped right now: then it comes
     // back.
     MmStats::add(stats_.faults_spurious);
+    fault_began(fault, *vma, p, FaultKind::kSpurious);
     if (p.place != Place::kUnmapping) {
       mmu_->wake({vma->address_of(p.index), vma->page_size});
+      fault_ended(p, Errc::kOk);
       return;
     }
   } else if (p.place == Place::kNone) {
     MmStats::add(stats_.faults_zero);
+    fault_began(fault, *vma, p, FaultKind::kZero);
     SpaceStats::add(space.stats.faults_zero);
   } else if (p.place == Place::kSwapped || p.place == Place::kReading) {
     const bool coming = p.place == Place::kReading || p.has(Page::kWaiting);
@@ -74,11 +77,12 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
     }
     MmStats::add(stats_.faults_major);
     SpaceStats::add(space.stats.faults_major);
-    trace(TraceEvent::major, space.id(), fault.va.value(), p.index);
+    fault_began(fault, *vma, p, FaultKind::kMajor);
   } else {
     MmStats::add(stats_.faults_minor);
     SpaceStats::add(space.stats.faults_minor);
-    trace(TraceEvent::minor, space.id(), fault.va.value(), p.index);
+    fault_began(fault, *vma, p,
+                p.place == Place::kDiscarded ? FaultKind::kLost : FaultKind::kMinor);
   }
   const bool major = p.place == Place::kSwapped && !p.has(Page::kUrgent);
   const bool minor = p.place == Place::kUnmapped;
@@ -161,6 +165,7 @@ bool Mm::wanted_somewhere(Page& p) {
 }
 
 void Mm::clear_want_mapped(Page& p) {
+  fault_ended(p, p.place == Place::kMapped ? Errc::kOk : Errc::kDeviceGone);
   p.clear(Page::kWantMapped);
   p.clear(Page::kUrgent);
   p.object->for_each_pte(p.index, [](Vma&, Pte& pte) {

@@ -57,6 +57,7 @@ class Object {
   PageIdentity identity_of(const Page& page) const;
 
   VmaList& vmas() { return vmas_; }
+  const VmaList& vmas() const { return vmas_; }
 
   // rmap: calls fn(Vma&, Pte&) for every VMA that maps `index`; stops when fn says false.
   template <class Fn>

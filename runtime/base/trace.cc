@@ -28,7 +28,34 @@ Result<TraceEvent> trace_event_of(std::string_view name) {
       return static_cast<TraceEvent>(i);
     }
   }
-  return Error(Errc::kNotFound, "no trace event '" + std::string(name) + "'");
+  std::string known;
+  for (const TraceEventInfo& event : kTraceEvents) {
+    known += std::string(known.empty() ? "" : ", ") + event.name;
+  }
+  return Error(Errc::kNotFound, "no trace event '" + std::string(name) + "'; there are: " + known);
+}
+
+Result<uint64_t> trace_events_of(std::string_view names) {
+  if (names == "all") {
+    return UINT64_MAX >> (64 - kTraceEvents.size());
+  }
+  uint64_t mask = 0;
+  while (!names.empty() && names != "none") {
+    const std::string_view name = names.substr(0, names.find(','));
+    const Result<TraceEvent> event = trace_event_of(name);
+    if (!event) {
+      return event.error();
+    }
+    mask |= uint64_t{1} << static_cast<unsigned>(*event);
+    names.remove_prefix(name.size());
+    if (!names.empty()) {
+      names.remove_prefix(1);  // a comma: another name follows
+      if (names.empty()) {
+        return Error(Errc::kNotFound, "a trace event's name is missing behind the last comma");
+      }
+    }
+  }
+  return mask;
 }
 
 Result<TraceRing> TraceRing::create(size_t capacity) {
@@ -83,7 +110,11 @@ size_t TraceRing::read(uint64_t from, std::span<TraceRecord> out, uint64_t& next
   size_t n = 0;
   for (; ticket < end && n < out.size(); ++ticket) {
     const Slot& slot = slots_[ticket & (slots_.size() - 1)];
-    if (slot.word.load(std::memory_order_acquire) != whole(ticket)) {
+    const uint64_t word = slot.word.load(std::memory_order_acquire);
+    if (word != whole(ticket)) {
+      if (word < whole(ticket) && end - ticket <= kTraceUnsettled) {
+        break;
+      }
       continue;
     }
     TraceRecord& r = out[n];

@@ -37,6 +37,8 @@
 namespace kvmm {
 
 inline constexpr size_t kTraceArgs = 5;
+// More writers than that at once is not expected: an older record that is not whole was given up.
+inline constexpr uint64_t kTraceUnsettled = 4;
 
 enum class TraceEvent : uint16_t {
 #define KVMM_X(name, a, b, c, d, e) name,
@@ -60,6 +62,9 @@ constexpr const TraceEventInfo& trace_event_info(TraceEvent e) {
 // The event of that name. Errors: kNotFound.
 Result<TraceEvent> trace_event_of(std::string_view name);
 
+// Names with commas between, "all" or "none", as one bit each (1 << number). Errors: kNotFound.
+Result<uint64_t> trace_events_of(std::string_view names);
+
 // One event as a reader gets it.
 struct TraceRecord {
   uint64_t ticket = 0;  // counts events from 0; a gap is an event that was overwritten or lost
@@ -81,7 +86,9 @@ class TraceRing {
               uint64_t d = 0, uint64_t e = 0) noexcept;
 
   // Copies whole records with tickets >= `from`, oldest first, as many as fit. Returns how many;
-  // `next` receives the ticket to go on from. Records being written right now are passed over.
+  // `next` receives the ticket to go on from. It stops before a record that is being written right
+  // now, if that is one of the newest kTraceUnsettled: the next call has it. Others are passed
+  // over.
   size_t read(uint64_t from, std::span<TraceRecord> out, uint64_t& next) const noexcept;
 
   // All are enabled at first.

@@ -5,46 +5,59 @@
 //
 //   X(name, first argument, second, third, fourth, fifth)      "" : not used
 //
-// Words: `session` its id, `page` the index of the page in its object, `vpn` the page in its VMA,
-// `pfn` the frame, `area` the number of a swap area, `errc` an Errc, `ns` nanoseconds. Events may
-// be added anywhere: their numbers never leave the process.
+// Words: `session` its id, `page` plane and page index in it (trace_page), `address` of the engine,
+// `frame` address of the frame, `slot` a SlotId, `piece` of a page's I/O, from 0, `kind` a
+// FaultKind, `errc` an Errc, `ns` nanoseconds. A reader prints an argument by its word. Events may
+// be added anywhere: numbers never leave the process, names do.
 #pragma once
+
+#include <cstdint>
+
+namespace kvmm {
+
+// What a touch found.
+enum class FaultKind : uint8_t { kZero, kMinor, kMajor, kSpurious, kLost };
+inline constexpr const char* kFaultKinds[] = {"zero", "minor", "major", "spurious", "lost"};
+
+// A page of a session in one number: `plane` in the upper half, its index in the object below.
+constexpr uint64_t trace_page(uint32_t plane, uint32_t index) {
+  return uint64_t{plane} << 32 | index;
+}
+
+}  // namespace kvmm
 
 // clang-format off
 #define KVMM_TRACE_EVENTS(X)                                                                       \
-  /* faults */                                                                                     \
-  X(fault_begin,    "session", "address", "write", "thread", "")                                   \
-  X(fault_end,      "session", "address", "errc", "ns", "")                                        \
-  X(spurious,       "session", "address", "", "", "")                                              \
-  X(minor,          "session", "vpn", "page", "pfn", "")                                           \
-  X(major,          "session", "vpn", "page", "pfn", "slot")                                       \
-  X(zero_fill,      "session", "vpn", "page", "pfn", "")                                           \
+  /* faults, in the order of a life: read by the core ... the thread runs on */                    \
+  X(fault_begin,    "session", "page", "address", "write", "kind")                                 \
+  X(stray,          "address", "thread", "", "", "")                                               \
+  X(frame,          "session", "page", "frame", "zeroed", "")                                      \
+  X(read,           "session", "page", "slot", "bytes", "pieces")                                  \
+  X(io_submit,      "session", "page", "piece", "bytes", "write")                                  \
+  X(io_done,        "session", "page", "piece", "errc", "write")                                   \
+  X(checksummed,    "session", "page", "piece", "", "")                                            \
+  X(swap_in,        "session", "page", "slot", "errc", "ns")                                       \
+  X(zero_fill,      "session", "page", "", "", "")                                                 \
+  X(fault_end,      "session", "page", "errc", "ns", "kind")                                       \
   /* mappings */                                                                                   \
-  X(map,            "session", "vpn", "pfn", "errc", "")                                           \
-  X(unmap,          "session", "vpn", "pfn", "errc", "")                                           \
-  X(poison,         "session", "vpn", "page", "errc", "")                                          \
-  X(pin,            "session", "begin", "end", "answer", "")                                       \
-  X(unpin,          "session", "begin", "end", "", "")                                             \
+  X(map,            "session", "page", "frame", "errc", "")                                        \
+  X(unmap,          "session", "page", "frame", "errc", "")                                        \
+  X(poison,         "session", "page", "errc", "", "")                                             \
+  X(pin,            "session", "bytes", "", "", "")                                                \
+  X(unpin,          "session", "", "", "", "")                                                     \
   /* pages */                                                                                      \
   X(seal,           "session", "page", "generation", "", "")                                       \
-  X(seal_violation, "session", "page", "expected", "found", "")                                    \
-  X(verify_fail,    "session", "page", "slot", "expected", "found")                                \
+  X(seal_violation, "session", "page", "checksum", "found", "")                                    \
+  X(verify_fail,    "session", "page", "slot", "errc", "")                                         \
   X(discard,        "session", "page", "", "", "")                                                 \
   X(recompute,      "session", "begin", "end", "", "")                                             \
-  /* reclaim and swap */                                                                           \
-  X(reclaim,        "tier", "wanted", "freed", "scanned", "")                                      \
-  X(direct_reclaim, "tier", "wanted", "freed", "scanned", "")                                      \
-  X(isolate,        "session", "page", "pfn", "", "")                                              \
-  X(refault,        "session", "page", "pfn", "ns", "")                                            \
-  X(clean_drop,     "session", "page", "pfn", "slot", "")                                          \
-  X(swap_out,       "session", "page", "pfn", "slot", "errc")                                      \
-  X(swap_in,        "session", "page", "pfn", "slot", "errc")                                      \
+  /* reclaim and swap; `by` the session that waits for the frame, 0: reclaimd */                   \
+  X(victim,         "session", "page", "by", "pass", "")                                           \
+  X(clean_drop,     "session", "page", "slot", "", "")                                             \
+  X(swap_out,       "session", "page", "slot", "errc", "ns")                                       \
   X(prefetch,       "session", "begin", "end", "", "")                                             \
-  X(swapon,         "area", "bytes", "priority", "errc", "")                                       \
-  X(swapoff,        "area", "moved", "errc", "", "")                                               \
-  X(io_error,       "area", "offset", "bytes", "os_error", "")                                     \
+  X(io_error,       "session", "page", "offset", "bytes", "os_error")                              \
   /* objects */                                                                                    \
   X(session_open,   "session", "arena", "lane", "", "")                                            \
-  X(session_close,  "session", "arena", "lane", "", "")                                            \
-  X(attr_set,       "id", "old", "new", "errc", "")
+  X(session_close,  "session", "arena", "lane", "", "")
 // clang-format on

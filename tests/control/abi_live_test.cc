@@ -120,6 +120,7 @@ TEST_F(LiveTest, DocumentsAndTreeAgree) {
   for (const auto& [pattern, path] : std::vector<std::pair<std::string, std::string>>{
            {"vmstat", "vmstat"},
            {"meminfo", "meminfo"},
+           {"latency", "latency"},
            {"sessions/<id>/stat", "sessions/" + id + "/stat"}}) {
     const Result<ctl::Item> text = client->get(path);
     ASSERT_TRUE(text.ok()) << text.error().message();

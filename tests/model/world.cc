@@ -70,6 +70,8 @@ World::World(const WorldConfig& c) : config(c) {
   deps.map = &map;
   deps.data = data.get();
   deps.completions = &completions;
+  deps.trace = &ring;
+  deps.clock = &clock;
   mm = std::make_unique<Mm>(deps, mm_config);
   if (c.swap.value() != 0) {
     BlockOps* block = disk.get();

@@ -109,6 +109,7 @@ class World {
   SwapSpace swap;
   AddressMap map;
   MmConfig mm_config;
+  TraceRing ring = *TraceRing::create(4096);
   std::unique_ptr<Mm> mm;
   std::unique_ptr<Arena> arena;
   std::vector<std::unique_ptr<AddressSpace>> spaces;

@@ -30,6 +30,17 @@ TEST(Trace, EventsHaveDifferentNames) {
   EXPECT_STREQ(trace_event_info(TraceEvent::swap_out).name, "swap_out");
 }
 
+TEST(Trace, ReadsListsOfNames) {
+  EXPECT_EQ(*trace_events_of("none"), 0U);
+  EXPECT_EQ(*trace_events_of(""), 0U);
+  EXPECT_EQ(*trace_events_of("all"), (uint64_t{1} << kTraceEvents.size()) - 1);
+  EXPECT_EQ(*trace_events_of("fault_begin,map"),
+            1U | uint64_t{1} << static_cast<unsigned>(TraceEvent::map));
+  for (const char* bad : {"x", "map,", ",map", "map,,pin", "map, pin", "all,map", "none,map"}) {
+    EXPECT_EQ(trace_events_of(bad).code(), Errc::kNotFound) << bad;
+  }
+}
+
 TEST(Trace, RefusesCapacitiesThatAreNone) {
   for (const size_t n : {size_t{0}, size_t{4}, size_t{12}, size_t{1} << 25}) {
     EXPECT_EQ(TraceRing::create(n).code(), Errc::kInvalid) << n;
@@ -90,22 +101,22 @@ TEST(Trace, IsReadInPieces) {
 
 TEST(Trace, RecordsOnlyWhatIsEnabled) {
   TraceRing ring = ring_of(8);
-  EXPECT_TRUE(ring.enabled(TraceEvent::minor));
-  ring.enable(TraceEvent::minor, false);
-  EXPECT_FALSE(ring.enabled(TraceEvent::minor));
-  EXPECT_TRUE(ring.enabled(TraceEvent::major));
-  ring.record(Tick(1), TraceEvent::minor);
-  ring.record(Tick(2), TraceEvent::major);
+  EXPECT_TRUE(ring.enabled(TraceEvent::swap_in));
+  ring.enable(TraceEvent::swap_in, false);
+  EXPECT_FALSE(ring.enabled(TraceEvent::swap_in));
+  EXPECT_TRUE(ring.enabled(TraceEvent::swap_out));
+  ring.record(Tick(1), TraceEvent::swap_in);
+  ring.record(Tick(2), TraceEvent::swap_out);
   EXPECT_EQ(ring.recorded(), 1U);
-  ring.enable(TraceEvent::minor, true);
-  ring.record(Tick(3), TraceEvent::minor);
+  ring.enable(TraceEvent::swap_in, true);
+  ring.record(Tick(3), TraceEvent::swap_in);
   EXPECT_EQ(ring.recorded(), 2U);
 }
 
 TEST(Trace, MovesWithItsContent) {
   TraceRing ring = ring_of(8);
   ring.enable(TraceEvent::pin, false);
-  ring.record(Tick(1), TraceEvent::major, 7);
+  ring.record(Tick(1), TraceEvent::swap_out, 7);
   TraceRing moved(std::move(ring));
   std::vector<TraceRecord> out(8);
   uint64_t next = 0;
