@@ -152,6 +152,7 @@ Result<void> Runtime::start_control() {
   o.name = config_.name;
   o.version = attributes_->version();
   o.actions = attributes_->actions();
+  o.trace = trace_.get();
   auto server = ControlServer::start(tree_, std::move(o));
   if (!server) {
     return server.error();

@@ -3,8 +3,12 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
+
+#include "runtime/base/trace.h"
 
 namespace kvmm {
 namespace {
@@ -13,7 +17,7 @@ using Json = nlohmann::ordered_json;
 // What comes in: members found by tree, so that ten thousand of them cost no square.
 using InJson = nlohmann::json;
 
-constexpr std::array<std::pair<std::string_view, ControlOp>, 9> kOps = {
+constexpr std::array<std::pair<std::string_view, ControlOp>, 10> kOps = {
     {{"hello", ControlOp::kHello},
      {"info", ControlOp::kHello},
      {"ls", ControlOp::kList},
@@ -22,7 +26,8 @@ constexpr std::array<std::pair<std::string_view, ControlOp>, 9> kOps = {
      {"stat", ControlOp::kStat},
      {"walk", ControlOp::kWalk},
      {"defs", ControlOp::kDefs},
-     {"call", ControlOp::kCall}}};
+     {"call", ControlOp::kCall},
+     {"trace", ControlOp::kTrace}}};
 
 std::string to_line(const Json& reply) {
   // Session names come from engines: what is no UTF-8 is replaced, never refused.
@@ -275,6 +280,104 @@ Result<Json> call(const ControlContext& context, const ControlRequest& request) 
   return reply;
 }
 
+// What of the trace a client wants.
+struct TraceFilter {
+  uint64_t events = UINT64_MAX;
+  bool one_session = false;
+  uint64_t session = 0;
+
+  bool wants(const TraceRecord& r) const {
+    const bool of_session = trace_event_info(r.event).args[0] == std::string_view("session");
+    return (events >> static_cast<unsigned>(r.event) & 1) != 0 &&
+           (!one_session || (of_session && r.args[0] == session));
+  }
+};
+
+Result<TraceFilter> trace_filter(const ControlArgs& args) {
+  TraceFilter filter;
+  for (const auto& [name, value] : args) {
+    if (name == "events") {
+      const Result<uint64_t> mask = trace_events_of(value);
+      if (!mask) {
+        return mask.error();
+      }
+      filter.events = *mask;
+    } else if (name == "session") {
+      const auto [end, failed] =
+          std::from_chars(value.data(), value.data() + value.size(), filter.session);
+      if (failed != std::errc() || end != value.data() + value.size()) {
+        return Error(Errc::kInvalid, "'session' must be the number of a session");
+      }
+      filter.one_session = true;
+    } else {
+      return Error(Errc::kInvalid, "'args' of a trace are 'events' and 'session'");
+    }
+  }
+  return filter;
+}
+
+Json trace_schema() {
+  Json schema = Json::array();
+  for (const TraceEventInfo& event : kTraceEvents) {
+    Json args = Json::array();
+    for (const char* arg : event.args) {
+      if (*arg != '\0') {
+        args.push_back(arg);
+      }
+    }
+    schema.push_back({{"name", event.name}, {"args", std::move(args)}});
+  }
+  return schema;
+}
+
+// The ring is read without a lock and nothing is kept for a client: one that never comes back
+// costs nothing, one that comes late is told how many it missed.
+Result<Json> trace(const ControlContext& context, const ControlRequest& request) {
+  if (context.trace == nullptr) {
+    return Error(Errc::kNotSupported, "this runtime records no trace");
+  }
+  const Result<TraceFilter> filter = trace_filter(request.args);
+  if (!filter) {
+    return filter.error();
+  }
+  Json reply = ok_reply();
+  Json records = Json::array();
+  uint64_t next = request.has_offset ? request.offset : context.trace->recorded();
+  uint64_t lost = 0;
+  size_t bytes = 0;
+  std::array<TraceRecord, 128> piece;
+  // Each round but the last takes a whole piece, so a ring that is written faster than it is read
+  // ends it too.
+  for (size_t done = 0; bytes < kControlReplyBytes && done < context.trace->capacity();) {
+    const uint64_t from = next;
+    const size_t n = context.trace->read(from, piece, next);
+    lost += next - from - n;
+    done += n;
+    for (const TraceRecord& r : std::span(piece).first(n)) {
+      if (!filter->wants(r)) {
+        continue;
+      }
+      const TraceEventInfo& info = trace_event_info(r.event);
+      Json one = Json::array({r.ticket, r.tick.value(), info.name});
+      for (size_t i = 0; i < kTraceArgs && *info.args[i] != '\0'; ++i) {
+        one.push_back(r.args[i]);
+      }
+      records.push_back(std::move(one));
+      bytes += 128;
+    }
+    if (n == 0) {
+      break;
+    }
+  }
+  reply["records"] = std::move(records);
+  reply["next"] = next;
+  reply["lost"] = lost;
+  if (!request.has_offset) {
+    reply["schema"] = trace_schema();
+  }
+  return reply;
+}
+
 Result<void> check_members(const ControlRequest& request, const InJson& from) {
   const bool needs_path = request.op == ControlOp::kGet || request.op == ControlOp::kSet;
   if (needs_path && request.path.empty()) {
@@ -312,7 +415,7 @@ Result<ControlRequest> parse_request(std::string_view line) {
   });
   if (known == kOps.end()) {
     return Error(Errc::kNotSupported,
-                 "unknown op; there are hello, ls, get, set, stat, walk, defs, call");
+                 "unknown op; there are hello, ls, get, set, stat, walk, defs, call, trace");
   }
   ControlRequest request;
   request.op = known->second;
@@ -330,6 +433,7 @@ Result<ControlRequest> parse_request(std::string_view line) {
       return bad_member("offset", "a whole number");
     }
     request.offset = it->get<uint64_t>();
+    request.has_offset = true;
   }
   if (const auto it = from.find("check"); it != from.end()) {
     if (!it->is_boolean()) {
@@ -371,6 +475,8 @@ std::string answer_request(const ControlContext& context, const ControlRequest& 
         return defs(context, request);
       case ControlOp::kCall:
         return call(context, request);
+      case ControlOp::kTrace:
+        return trace(context, request);
     }
     return Error(Errc::kNotSupported);
   }();

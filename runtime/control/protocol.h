@@ -18,6 +18,8 @@
 //   defs   [after]               defs: [{pattern, mode, type, unit, range, default, help,
 //                                configurable, stability}], [next]
 //   call   name, args            value; actions are registered by the runtime (swapon, swapoff)
+//   trace  [offset], [args]      records: [[number, tick, event, arguments...]], next, lost,
+//                                [schema]
 //
 // Every reply is bounded: what does not fit in about kReplyBytes is cut, and `next` is what to send
 // as `after` (a name) or `offset` (a byte) for the rest. Texts are cut at line ends. Like /proc,
@@ -41,6 +43,8 @@
 
 namespace kvmm {
 
+class TraceRing;
+
 inline constexpr int kControlVersion = 1;
 inline constexpr size_t kControlLineMax = 64 * 1024;      // bytes of a request, newline included
 inline constexpr size_t kControlReplyBytes = 256 * 1024;  // content of a reply before it is cut
@@ -53,13 +57,14 @@ using ControlAction = std::function<Result<std::string>(const ControlArgs&)>;
 // What the replies are made from. Constant while the server runs.
 struct ControlContext {
   const AttrTree* tree = nullptr;
-  std::map<std::string, ControlAction> actions;
-  std::string name;     // of the runtime
-  std::string version;  // of the library
+  const TraceRing* trace = nullptr;  // may be null: kNotSupported
+  std::map<std::string, ControlAction> actions = {};
+  std::string name = {};     // of the runtime
+  std::string version = {};  // of the library
   int pid = 0;
 };
 
-enum class ControlOp : uint8_t { kHello, kList, kGet, kSet, kStat, kWalk, kDefs, kCall };
+enum class ControlOp : uint8_t { kHello, kList, kGet, kSet, kStat, kWalk, kDefs, kCall, kTrace };
 
 struct ControlRequest {
   ControlOp op = ControlOp::kHello;
@@ -68,6 +73,7 @@ struct ControlRequest {
   std::string after;
   uint64_t offset = 0;
   bool check = false;
+  bool has_offset = false;
   std::string name;
   ControlArgs args;
 };

@@ -79,6 +79,7 @@ class ControlServer::Impl {
         owner_(getpid()),
         actions_(wake_.get()) {
     context_.tree = &tree;
+    context_.trace = options_.trace;
     context_.actions = options_.actions;
     context_.name = options_.name;
     context_.version = options_.version;

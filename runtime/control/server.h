@@ -40,6 +40,7 @@ struct ControlOptions {
   std::string name = {};       // of the runtime, shown by kvctl ps
   std::string version = {};    // of the library
   std::map<std::string, ControlAction> actions = {};  // "swapon", "swapoff"
+  const TraceRing* trace = nullptr;                   // outlives the server; null: no op `trace`
   int clients_max = 16;
   int stall_ms = 10'000;
   int idle_ms = 60'000;
