@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "runtime/control/protocol.h"
+#include "tools/kvctl/trace_rows.h"
 
 namespace kvmm::ctl {
 namespace {
@@ -278,6 +279,46 @@ Result<std::vector<Item>> Client::walk(const std::string& path) {
     return done.error();
   }
   return all;
+}
+
+Result<TraceReply> Client::trace(std::optional<uint64_t> offset,
+                                 const std::map<std::string, std::string>& filter) {
+  Json request = Wire::request("trace");
+  request["args"] = filter;
+  if (offset) {
+    request["offset"] = *offset;
+  }
+  const Result<Json> reply = Wire::ask(*this, request, timeout_ms_);
+  if (!reply) {
+    return reply.error();
+  }
+  TraceReply out;
+  const auto number = [&](const char* name, uint64_t* to) {
+    const auto it = reply->find(name);
+    const bool good = it != reply->end() && it->is_number_unsigned();
+    *to = good ? it->get<uint64_t>() : 0;
+    return good;
+  };
+  const auto records = reply->find("records");
+  if (!number("next", &out.next) || !number("lost", &out.lost) || records == reply->end() ||
+      !records->is_array()) {
+    return garbage();
+  }
+  for (const Json& record : *records) {
+    Result<TraceRow> row = trace_row_of(record);
+    if (!row) {
+      return garbage();
+    }
+    out.rows.push_back(std::move(*row));
+  }
+  if (const auto schema = reply->find("schema"); schema != reply->end()) {
+    Result<std::vector<TraceEventSchema>> all = trace_schema_of(*schema);
+    if (!all) {
+      return garbage();
+    }
+    out.schema = std::move(*all);
+  }
+  return out;
 }
 
 Result<std::string> Client::call(const std::string& name,

@@ -53,6 +53,26 @@ struct Stat {
   bool configurable = false;
 };
 
+// What a trace event is called, and what its arguments are.
+struct TraceEventSchema {
+  std::string name;
+  std::vector<std::string> args;
+};
+
+struct TraceRow {
+  uint64_t number = 0;
+  uint64_t tick = 0;  // ns
+  std::string event;
+  std::vector<uint64_t> args;
+};
+
+struct TraceReply {
+  std::vector<TraceRow> rows;
+  uint64_t next = 0;
+  uint64_t lost = 0;                     // of those asked for
+  std::vector<TraceEventSchema> schema;  // if no offset was given
+};
+
 class Client {
  public:
   // `timeout_ms` bounds connecting and each reply but those of call().
@@ -71,6 +91,10 @@ class Client {
   Result<Stat> stat(const std::string& path);
   // Every attribute at or below `path`, without texts.
   Result<std::vector<Item>> walk(const std::string& path);
+  // Events from number `offset` on; none: nothing but where to begin, and the schema. `filter`:
+  // "events", "session".
+  Result<TraceReply> trace(std::optional<uint64_t> offset,
+                           const std::map<std::string, std::string>& filter);
   // Waits as long as it takes.
   Result<std::string> call(const std::string& name,
                            const std::map<std::string, std::string>& arguments);

@@ -21,12 +21,27 @@
 
 #include "tools/kvctl/client.h"
 
+namespace CLI {
+class App;
+}
+
 namespace kvmm::ctl {
 
 inline constexpr int kExitOk = 0;
 inline constexpr int kExitRefused = 1;
 inline constexpr int kExitUsage = 2;
 inline constexpr int kExitNoRuntime = 3;
+
+struct TraceOptions {
+  std::string events;   // names with commas between; "": all
+  std::string session;  // its number; "": all
+  std::string output;   // record into this file
+  std::string input;    // read this file instead of a runtime
+  bool past = false;    // begin with what the runtime still has
+  bool fault = false;   // lives of faults instead of events
+  std::string page;     // SESSION:PAGE, SESSION:PLANE/PAGE
+  std::optional<uint64_t> count;
+};
 
 struct Options {
   bool json = false;
@@ -57,6 +72,7 @@ struct Options {
   std::string sort = "resident";   // top
   double interval_s = 1;           // top
   uint64_t frames = 0;             // top; 0: until told to end
+  TraceOptions trace;
 };
 
 // A runtime that answered.
@@ -64,6 +80,9 @@ struct Runtime {
   Client client;
   Hello hello;
 };
+
+// Whether -p WANTED means this one.
+bool is_meant(const Runtime& runtime, const std::string& wanted);
 
 class Context {
  public:
@@ -113,5 +132,8 @@ int run_save(const Context& context);
 int run_restore(const Context& context);
 int run_mount(const Context& context);
 int run_umount(const Context& context);
+int run_trace(const Context& context);
+// Options of theirs that main.cc need not know.
+void declare_trace(CLI::App& command, TraceOptions& options);
 
 }  // namespace kvmm::ctl

@@ -29,6 +29,8 @@ Examples:
   kvctl pagemap 3                             where session 3's pages are, one character each
   kvctl mount /mnt/kvmm                       attributes as files, as in /sys
   kvctl swapon /var/lib/kvmm/swap2 --bytes 64G --priority 5
+  kvctl trace --session 3                     its events, as they happen
+  kvctl trace --fault 3:17                    where the time of one fault went
   kvctl --json tiers | jq '.tiers[0].used'
 
 Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 no such runtime.)";
@@ -122,6 +124,7 @@ struct CommandLine {
     add_colour(pagemap);
     add("tiers", "Show tiers and swap areas", run_tiers);
     add("swap", "Show swap areas: what they hold, and how their devices do", run_swap);
+    declare_trace(*add("trace", "Show events as they happen", run_trace), options.trace);
   }
 
   void add_changing() {
