@@ -70,11 +70,6 @@ bool is_socket_path(const std::string& wanted) {
   return wanted.find('/') != std::string::npos || wanted.ends_with(".sock");
 }
 
-bool is_meant(const Runtime& runtime, const std::string& wanted) {
-  return wanted == std::to_string(runtime.hello.pid) || wanted == runtime.hello.name ||
-         wanted == stem_of(runtime.client.path());
-}
-
 std::string listed(const std::vector<Runtime>& all) {
   std::string text;
   for (const Runtime& runtime : all) {
@@ -85,6 +80,11 @@ std::string listed(const std::vector<Runtime>& all) {
 }
 
 }  // namespace
+
+bool is_meant(const Runtime& runtime, const std::string& wanted) {
+  return wanted == std::to_string(runtime.hello.pid) || wanted == runtime.hello.name ||
+         wanted == stem_of(runtime.client.path()) || wanted == runtime.client.path();
+}
 
 int Context::fail(const Error& error) const {
   const int status = status_of(error.code);

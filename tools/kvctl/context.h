@@ -73,6 +73,7 @@ struct Options {
   double interval_s = 1;           // top
   uint64_t frames = 0;             // top; 0: until told to end
   TraceOptions trace;
+  std::string listen;  // metrics: ADDRESS:PORT to serve them at
 };
 
 // A runtime that answered.
@@ -133,7 +134,9 @@ int run_restore(const Context& context);
 int run_mount(const Context& context);
 int run_umount(const Context& context);
 int run_trace(const Context& context);
+int run_metrics(const Context& context);
 // Options of theirs that main.cc need not know.
 void declare_trace(CLI::App& command, TraceOptions& options);
+void declare_metrics(CLI::App& command, Options& options);
 
 }  // namespace kvmm::ctl

@@ -31,6 +31,7 @@ Examples:
   kvctl swapon /var/lib/kvmm/swap2 --bytes 64G --priority 5
   kvctl trace --session 3                     its events, as they happen
   kvctl trace --fault 3:17                    where the time of one fault went
+  kvctl metrics --listen 127.0.0.1:9464       for Prometheus
   kvctl --json tiers | jq '.tiers[0].used'
 
 Exit status: 0 done; 1 refused or failed; 2 wrong command line; 3 no such runtime.)";
@@ -125,6 +126,7 @@ struct CommandLine {
     add("tiers", "Show tiers and swap areas", run_tiers);
     add("swap", "Show swap areas: what they hold, and how their devices do", run_swap);
     declare_trace(*add("trace", "Show events as they happen", run_trace), options.trace);
+    declare_metrics(*add("metrics", "Print or serve OpenMetrics", run_metrics), options);
   }
 
   void add_changing() {
