@@ -111,7 +111,9 @@ kvmm_status kvmm_runtime_open(const kvmm_runtime_options* options, kvmm_runtime*
     kvmm::RuntimeConfig c;
     std::string frames;
     if (!api_text(o.name, &c.name) || !api_text(o.config_dir, &c.config_dir) ||
-        !api_text(o.swap_path, &c.swap_path) || !api_text(o.frames, &frames)) {
+        !api_text(o.swap_path, &c.swap_path) || !api_text(o.frames, &frames) ||
+        !api_text(o.swap_driver, &c.swap_driver.name) ||
+        !api_text(o.swap_driver_options, &c.swap_driver.options)) {
       return api_status(
           Error(Errc::kInvalid, "a text is longer than 255 bytes or has control characters"));
     }
@@ -162,19 +164,38 @@ kvmm_status kvmm_runtime_close(kvmm_runtime* runtime) {
 }
 
 kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes, int32_t priority) {
+  kvmm_swap_options o{};
+  o.size = sizeof o;
+  o.path = path;
+  o.bytes = bytes;
+  o.priority = priority;
+  return kvmm_swapon_with(runtime, &o);
+}
+
+kvmm_status kvmm_swapon_with(kvmm_runtime* runtime, const kvmm_swap_options* options) {
   return api_call([&]() -> kvmm_status {
-    std::string p;
+    std::string path;
+    kvmm::SwapDriver driver;
+    kvmm_swap_options o;
     if (auto ok = usable(runtime); !ok) {
       return api_status(ok);
     }
-    if (!api_text(path, &p) || p.empty()) {
+    if (options == nullptr || !api_options(options, &o)) {
+      return api_status(Error(Errc::kInvalid, kBadSize));
+    }
+    if (!api_text(o.path, &path) || path.empty()) {
       return api_status(
           Error(Errc::kInvalid, "a path of 1 to 255 bytes without control characters is needed"));
     }
-    if (priority < -32768 || priority > 32767) {
+    if (!api_text(o.driver, &driver.name) || !api_text(o.driver_options, &driver.options)) {
+      return api_status(Error(Errc::kInvalid,
+                              "driver and driver_options are at most 255 bytes without control "
+                              "characters"));
+    }
+    if (o.priority < -32768 || o.priority > 32767) {
       return api_status(Error(Errc::kRange, "priority must be -32768..32767"));
     }
-    return api_status(runtime->impl->swapon(p, Bytes(bytes), priority));
+    return api_status(runtime->impl->swapon(path, Bytes(o.bytes), o.priority, driver));
   });
 }
 

@@ -71,6 +71,7 @@ KVMM_DEF(kPagemap, "sessions/<id>/pagemap", kText, "one character a page");
 KVMM_DEF(kStat, "sessions/<id>/stat", kText, "counters, a line each: name and value");
 // ---- swap
 KVMM_DEF(kPath, "swap/<dev>/path", kString, "file or block device");
+KVMM_DEF(kDriver, "swap/<dev>/driver", kString, "driver that reads and writes it");
 KVMM_DEF(kSize, "swap/<dev>/size", kBytes, "bytes for pages");
 KVMM_DEF(kUsed, "swap/<dev>/used", kBytes, "bytes of slots in use");
 KVMM_DEF(kPriority, "swap/<dev>/priority", kString, "areas of higher priority are used first");

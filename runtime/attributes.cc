@@ -383,7 +383,8 @@ std::map<std::string, ControlAction> RuntimeAttributes::actions() {
          if (!discard.empty() && discard != "on" && discard != "off") {
            return Error(Errc::kInvalid, "discard must be on or off");
          }
-         if (auto ok = r.swapon(path, Bytes(size), priority, discard != "off"); !ok) {
+         const SwapDriver driver{text(args, "driver"), text(args, "driver_options")};
+         if (auto ok = r.swapon(path, Bytes(size), priority, driver, discard != "off"); !ok) {
            return ok.error();
          }
          return path + " is a swap area now";

@@ -75,7 +75,7 @@ Result<void> Runtime::build() {
     notices_ = start_thread("kvmm-log", [this] { print_notices(); });
   }
   if (!config_.swap_path.empty()) {
-    if (auto ok = swapon(config_.swap_path, config_.swap_size, 0); !ok) {
+    if (auto ok = swapon(config_.swap_path, config_.swap_size, 0, config_.swap_driver); !ok) {
       return ok;
     }
   }

@@ -24,11 +24,18 @@
 #include "runtime/control/config.h"
 #include "runtime/control/server.h"
 #include "runtime/core.h"
+#include "runtime/driver_loader.h"
 #include "runtime/platform.h"
 #include "runtime/tier_plan.h"
 #include "tiers/tier.h"
 
 namespace kvmm {
+
+// Who runs a swap area.
+struct SwapDriver {
+  std::string name;     // "": the platform's; with a '/': a shared object (driver_loader.h)
+  std::string options;  // the driver's own, "key=value,key=value"
+};
 
 struct RuntimeConfig {
   std::string name;
@@ -37,7 +44,8 @@ struct RuntimeConfig {
   std::vector<TierCapacity> tier_capacities;  // lines of the configuration
   std::string swap_path;                      // "": none
   Bytes swap_size;                            // 0: 16 GiB, a block device: all of it
-  std::string frames;                         // "movable", "shareable", "pinonly"
+  SwapDriver swap_driver;
+  std::string frames;  // "movable", "shareable", "pinonly"
   bool control = true;
   bool swap_volatile = false;
   uint32_t data_workers = 1;
@@ -65,7 +73,8 @@ class Runtime {
   Result<AddressSpace*> open_session(Arena& arena, SpaceSpec spec, int64_t lane);
   Result<void> close_session(AddressSpace& space);
 
-  Result<void> swapon(const std::string& path, Bytes size, int32_t priority, bool discard = true);
+  Result<void> swapon(const std::string& path, Bytes size, int32_t priority,
+                      const SwapDriver& driver = {}, bool discard = true);
   // How many pages could not be read, and are to be computed again. kNoMemory, kNoSpace: the text
   // says whose pages are left, and what they lack.
   Result<uint64_t> swapoff(const std::string& path);
@@ -110,6 +119,8 @@ class Runtime {
   // Waits until the pages are there to be written. On an error nothing is pinned.
   Result<void> pin_edges(PinBatch& pins) KVMM_REQUIRES(core_->lock());
   uint32_t tenant_number(const std::string& name) KVMM_REQUIRES(lock_);
+  // The driver that is meant, loaded if it is a path.
+  Result<std::unique_ptr<Device>> bind_swap(const DeviceInfo& info);
   void print_notices();
   // Takes out the failing areas that hold nothing any more.
   void take_out_emptied();
@@ -131,6 +142,7 @@ class Runtime {
   Mutex lock_{LockRank::kApi};
   std::map<uint64_t, std::unique_ptr<Arena>> arenas_ KVMM_GUARDED_BY(lock_);
   std::map<uint64_t, std::unique_ptr<AddressSpace>> sessions_ KVMM_GUARDED_BY(lock_);
+  DriverLoader loader_ KVMM_GUARDED_BY(lock_);  // before the devices of its drivers
   std::vector<SwapDevice> swap_devices_ KVMM_GUARDED_BY(lock_);
   std::map<std::string, uint32_t> tenants_ KVMM_GUARDED_BY(lock_);
   uint64_t next_id_ KVMM_GUARDED_BY(lock_) = 1;

@@ -28,7 +28,24 @@ constexpr std::string_view kNullPath = "null:";
 
 }  // namespace
 
-Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priority, bool discard) {
+Result<std::unique_ptr<Device>> Runtime::bind_swap(const DeviceInfo& info) {
+  if (info.driver.find('/') == std::string::npos) {
+    return registry_.bind(info);
+  }
+  Driver* driver = nullptr;
+  {
+    MutexLock l(lock_);
+    auto loaded = loader_.load(info.driver);
+    if (!loaded) {
+      return loaded.error();
+    }
+    driver = *loaded;
+  }
+  return driver->bind(info, nullptr);
+}
+
+Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priority,
+                             const SwapDriver& driver, bool discard) {
   SwapDevice d;
   SwapAreaConfig area_config;
   {
@@ -59,22 +76,25 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   DeviceInfo info;
   info.name = d.name;
   info.cls = DeviceClass::kBlock;
+  const std::string in_tree = forgets ? "null" : platform_.swap_driver;
   info.bus = forgets ? "null" : "file";
-  info.driver = forgets ? "null" : platform_.swap_driver;
+  info.driver = driver.name.empty() ? in_tree : driver.name;
+  info.options = driver.options;
   info.path = path;
   struct stat there {};
   const bool exists = !forgets && ::stat(path.c_str(), &there) == 0;
   area_config.size = size.value() != 0 || (exists && S_ISBLK(there.st_mode)) ? size : kSwapDefault;
   // What is there already grows only once it is known to be ours: by the area.
-  info.capacity = exists && (S_ISBLK(there.st_mode) || there.st_size != 0)
-                      ? Bytes(0)
-                      : std::min(area_config.size, kFileAtFirst);
-  auto device = registry_.bind(info);
+  const bool has_size = exists && (S_ISBLK(there.st_mode) || there.st_size != 0);
+  const Bytes at_first = driver.name.empty() ? std::min(area_config.size, kFileAtFirst)
+                                             : area_config.size;  // others need not grow
+  info.capacity = has_size ? Bytes(0) : at_first;
+  auto device = bind_swap(info);
   for (int i = 0; i < kBusyTries && device.code() == Errc::kBusy && exists &&
                   S_ISREG(there.st_mode) && platform_.executor->threaded();
        ++i) {
     poll(nullptr, 0, kBusyWaitMs);
-    device = registry_.bind(info);
+    device = bind_swap(info);
   }
   if (!device) {
     return device.error();

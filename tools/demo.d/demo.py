@@ -66,6 +66,7 @@ def arguments():
         "--out", default=os.path.join(ROOT, "build", "demo"), help="where results go"
     )
     parser.add_argument("--swap", help="folder for the swap file (default: --out)")
+    parser.add_argument("--swap-driver", help="shared object with the swap file's driver")
     parser.add_argument("--build", help="use this build folder as it is")
     options = parser.parse_args()
     if not 3 <= options.chats <= options.lanes - 2:
@@ -156,11 +157,13 @@ class Demo:
     # ---- 3: the same on kvmm
 
     def plugin_environment(self):
+        driver = self.options.swap_driver
         return {
             "KVMM_MODEL_ID": self.found["model_sha256"],
             "KVMM_DRAM_BYTES": f"{self.options.dram}M",
             "KVMM_SWAP_PATH": self.swap_path,
             "KVMM_SWAP_BYTES": str(SWAP_BYTES),
+            "KVMM_SWAP_DRIVER": os.path.abspath(driver) if driver else "",
             "KVMM_LLAMA_PAGE_SIZE": f"{self.options.page}K",
             "KVMM_LLAMA_NAME": "demo",
         }

@@ -66,6 +66,8 @@ struct Options {
   bool check = false;              // restore
   bool foreground = false;         // mount
   bool lazy = false;               // umount
+  std::string driver;              // swapon: a name, or a path of a shared object
+  std::string driver_options;      // swapon
   bool once = false;               // top
   bool ascii = false;              // top
   std::string page = "sessions";   // top

@@ -146,6 +146,8 @@ struct CommandLine {
     on->add_option("--discard", options.discard,
                    "Give freed extents back to the device (default: on)")
         ->check(CLI::IsMember({"on", "off"}));
+    on->add_option("--driver", options.driver, "Its driver: a name, or a shared object");
+    on->add_option("--driver-options", options.driver_options, "The driver's own: KEY=VALUE,...");
     CLI::App* const off = add("swapoff", "Empty a swap area and take it out", run_swapoff);
     off->add_option("PATH", options.path, "Its path, or its name in `tiers`")->required();
   }

@@ -236,6 +236,18 @@ int run_swapon(const Context& context) {
   if (!context.options.discard.empty()) {
     arguments["discard"] = context.options.discard;
   }
+  if (!context.options.driver.empty()) {
+    const std::string& driver = context.options.driver;
+    std::error_code error;
+    arguments["driver"] =
+        driver.find('/') == std::string::npos ? driver : path_for_runtime(driver, &error);
+    if (error) {
+      return context.fail(kExitUsage, driver + ": " + error.message());
+    }
+  }
+  if (!context.options.driver_options.empty()) {
+    arguments["driver_options"] = context.options.driver_options;
+  }
   return call_swap(context, "swapon", std::move(arguments));
 }
 

@@ -112,6 +112,9 @@ typedef struct kvmm_runtime_options {
   const char* frames;     /* "movable" (default), "shareable" */
   uint32_t flags;         /* KVMM_RUNTIME_* */
   uint32_t data_workers;  /* threads that checksum and zero; default 1, at most 64 */
+
+  const char* swap_driver; /* of swap_path, as in kvmm_swap_options */
+  const char* swap_driver_options;
 } kvmm_runtime_options;
 
 #define KVMM_RUNTIME_NO_CONTROL 1u /* no control socket */
@@ -142,6 +145,23 @@ KVMM_API kvmm_status kvmm_runtime_close(kvmm_runtime* runtime);
  * that was made is removed again. */
 KVMM_API kvmm_status kvmm_swapon(kvmm_runtime* runtime, const char* path, uint64_t bytes,
                                  int32_t priority);
+
+typedef struct kvmm_swap_options {
+  size_t size;
+  const char* path;           /* as in kvmm_swapon; what it names is the driver's business */
+  uint64_t bytes;             /* as in swap_bytes */
+  int32_t priority;           /* as in kvmm_swapon; default 0 */
+  const char* driver;         /* NULL: "uring". A name without '/': a driver of the library. Else
+                                 the path of a shared object with a driver in it, which is loaded
+                                 into this process and stays (docs/writing_a_driver.md). It must
+                                 belong to root or this user, and be writable by nobody else */
+  const char* driver_options; /* the driver's own: "key=value,key=value" */
+} kvmm_swap_options;
+
+/* kvmm_swapon with a choice of driver. Errors: those of kvmm_swapon and of the driver; ENOTFOUND,
+ * EPERMISSION (also: no such driver, or its file), EINVALID (no driver in that file; its options),
+ * EVERSION (a driver made for another kvmm), ENOTSUPPORTED (it does not load, or throws). */
+KVMM_API kvmm_status kvmm_swapon_with(kvmm_runtime* runtime, const kvmm_swap_options* options);
 /* Takes a swap area out: reads its pages back or moves them to other areas, then returns. `path`:
  * as given, or the area's name under swap/. Errors: ENOTFOUND; EBUSY (it is being taken out
  * already); ENOMEMORY, ENOSPACE (the rest does not fit elsewhere: the area stays in use, and

@@ -184,6 +184,9 @@ class Runtime : public Owner<kvmm_runtime, kvmm_runtime_close> {
   Status swapon(const std::string& path, uint64_t bytes, int32_t priority) {
     return Status::of(kvmm_swapon(get(), path.c_str(), bytes, priority));
   }
+  Status swapon(const kvmm_swap_options& options) {
+    return Status::of(kvmm_swapon_with(get(), &options));
+  }
   Status swapoff(const std::string& path) { return Status::of(kvmm_swapoff(get(), path.c_str())); }
   // The whole text of one attribute. ENOTFOUND; ELIMIT: longer than 1 MiB.
   Result<std::string> attr(const std::string& path) const {

@@ -74,6 +74,7 @@ TEST(ReadConfig, ReadsAllOfThem) {
                {"KVMM_DRAM_BYTES", "32M"},
                {"KVMM_SWAP_PATH", "/tmp/s"},
                {"KVMM_SWAP_BYTES", "1G"},
+               {"KVMM_SWAP_DRIVER", "/tmp/d.so"},
                {"KVMM_LLAMA_PAGE_SIZE", "64K"},
                {"KVMM_FRAMES", "shareable"},
                {"KVMM_LLAMA_NAME", "demo"}};
@@ -85,6 +86,7 @@ TEST(ReadConfig, ReadsAllOfThem) {
   EXPECT_EQ(config.dram_bytes, 32u << 20);
   EXPECT_EQ(config.swap_path, "/tmp/s");
   EXPECT_EQ(config.swap_bytes, 1u << 30);
+  EXPECT_EQ(config.swap_driver, "/tmp/d.so");
   EXPECT_EQ(config.page_size, 65536u);
   EXPECT_EQ(config.frames, "shareable");
   EXPECT_EQ(config.name, "demo");

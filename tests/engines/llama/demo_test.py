@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""tools/demo with few, short chats: identical to stock, evicted and back. usage: demo_test.py BUILD"""
+"""tools/demo with few, short chats: identical to stock, evicted and back. usage: demo_test.py BUILD [DRIVER]
+
+With DRIVER, a shared object, the swap file is its: one run.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ import unittest
 import engine_case
 
 BUILD = os.path.abspath(sys.argv.pop(1))
+DRIVER = os.path.abspath(sys.argv.pop(1)) if len(sys.argv) > 1 else None
 SHORT = "--chats 3 --chat-tokens 640 --turn-tokens 8 --lanes 6 --threads 1 --dram 24".split()
 
 
@@ -51,8 +55,9 @@ class DemoTest(unittest.TestCase):
         self.assertLessEqual(result["dram_bytes_max"], 25 << 20)
 
     def test_f16(self):
-        self.check(self.run_demo())
+        self.check(self.run_demo(*(["--swap-driver", DRIVER] if DRIVER else [])))
 
+    @unittest.skipIf(DRIVER, "one run is enough to try a driver")
     def test_quantised_slots_are_no_multiple_of_the_page(self):
         self.check(self.run_demo("--cache-type", "q8_0", "--dram", "12"))
 

@@ -127,6 +127,7 @@ bool read_config(const char* (*get)(const char*), Config* config, std::string* e
     read.frames = frames;
   }
   read.swap_path = text_of(get, "KVMM_SWAP_PATH");
+  read.swap_driver = text_of(get, "KVMM_SWAP_DRIVER");
   const std::string name = text_of(get, "KVMM_LLAMA_NAME");
   if (!name.empty()) {
     read.name = name;

@@ -7,6 +7,7 @@
 //   KVMM_DRAM_BYTES       capacity of the DRAM tier, bytes                   the runtime's
 //   KVMM_SWAP_PATH        file or block device that is swapped to            none
 //   KVMM_SWAP_BYTES       size that file may grow to, bytes                  the runtime's
+//   KVMM_SWAP_DRIVER      its driver: a name, or path of a shared object     the runtime's
 //   KVMM_LLAMA_PAGE_SIZE  page size, bytes, a power of two, 4 KiB to 2 MiB   by the stride
 //   KVMM_FRAMES           "movable", or "shareable" (before Linux 6.8)       "movable"
 //   KVMM_LLAMA_NAME       the runtime's name in `kvctl ps`                   "llama.cpp"
@@ -28,9 +29,10 @@ namespace kvmm::llama {
 
 struct Config {
   std::optional<std::array<std::uint8_t, 32>> model_id;
-  std::uint64_t dram_bytes = 0;  // 0: the runtime's default, as in the three below
+  std::uint64_t dram_bytes = 0;  // 0: the runtime's default, as in what is below
   std::string swap_path;
   std::uint64_t swap_bytes = 0;
+  std::string swap_driver;
   std::uint64_t page_size = 0;
   std::string frames = "movable";
   std::string name = "llama.cpp";

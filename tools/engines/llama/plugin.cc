@@ -166,6 +166,8 @@ bool open_runtime(Plugin* state) {
   options.swap_path = state->config.swap_path.empty() ? nullptr : state->config.swap_path.c_str();
   options.swap_bytes = state->config.swap_bytes;
   options.frames = state->config.frames.c_str();
+  options.swap_driver =
+      state->config.swap_driver.empty() ? nullptr : state->config.swap_driver.c_str();
   options.flags =
       KVMM_RUNTIME_VOLATILE;  // raw pages: nobody could say what they mean in another process
   const kvmm_status status = kvmm_runtime_open(&options, &state->runtime);

@@ -19,7 +19,17 @@ AT(kvmm_runtime_options, swap_bytes, 40);
 AT(kvmm_runtime_options, frames, 48);
 AT(kvmm_runtime_options, flags, 56);
 AT(kvmm_runtime_options, data_workers, 60);
-SIZE(kvmm_runtime_options, 64);
+AT(kvmm_runtime_options, swap_driver, 64);
+AT(kvmm_runtime_options, swap_driver_options, 72);
+SIZE(kvmm_runtime_options, 80);
+
+AT(kvmm_swap_options, size, 0);
+AT(kvmm_swap_options, path, 8);
+AT(kvmm_swap_options, bytes, 16);
+AT(kvmm_swap_options, priority, 24);
+AT(kvmm_swap_options, driver, 32);
+AT(kvmm_swap_options, driver_options, 40);
+SIZE(kvmm_swap_options, 48);
 
 AT(kvmm_plane_options, size, 0);
 AT(kvmm_plane_options, name, 8);
