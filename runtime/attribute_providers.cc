@@ -76,7 +76,6 @@ KVMM_DEF(kSize, "swap/<dev>/size", kBytes, "bytes for pages");
 KVMM_DEF(kUsed, "swap/<dev>/used", kBytes, "bytes of slots in use");
 KVMM_DEF(kPriority, "swap/<dev>/priority", kString, "areas of higher priority are used first");
 KVMM_DEF(kErrors, "swap/<dev>/errors", kU64, "pages' reads and writes, and flushes, that failed");
-KVMM_DEF(kDriver, "swap/<dev>/driver", kString, "driver of the device");
 KVMM_DEF(kGrown, "swap/<dev>/grown", kBytes, "bytes for pages that take place on the device now");
 KVMM_DEF(kRetired, "swap/<dev>/retired", kBytes, "bytes of slots that failed and are not used");
 KVMM_DEF(kLost, "swap/<dev>/lost", kU64, "pages that were only here and could not be read");

@@ -127,6 +127,9 @@ struct CommandLine {
     add("swap", "Show swap areas: what they hold, and how their devices do", run_swap);
     declare_trace(*add("trace", "Show events as they happen", run_trace), options.trace);
     declare_metrics(*add("metrics", "Print or serve OpenMetrics", run_metrics), options);
+    CLI::App* const doctor =
+        add("doctor", "Can this machine run it, and what mends it", run_doctor);
+    doctor->add_option("--path", options.path, "Folder for swap files (default: this one)");
   }
 
   void add_changing() {
