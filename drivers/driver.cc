@@ -3,6 +3,22 @@
 
 namespace kvmm {
 
+const char* memory_kind_name(MemoryKind kind) noexcept {
+  switch (kind) {
+    case MemoryKind::kDram:
+      return "dram";
+    case MemoryKind::kHbm:
+      return "hbm";
+    case MemoryKind::kCxl:
+      return "cxl";
+    case MemoryKind::kPersistent:
+      return "persistent";
+    case MemoryKind::kOther:
+      return "other";
+  }
+  return "?";
+}
+
 const char* frame_kind_name(FrameKind kind) noexcept {
   switch (kind) {
     case FrameKind::kMovable:

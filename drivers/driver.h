@@ -29,6 +29,16 @@ enum class DeviceClass : uint8_t {
   kBlock,   // has BlockOps
 };
 
+// What memory is made of, as far as the system says.
+enum class MemoryKind : uint8_t {
+  kDram,
+  kHbm,         // on the processor's package: wide
+  kCxl,         // behind a link: further away than any socket
+  kPersistent,  // slower to write than to read
+  kOther,       // a node without CPUs of which nothing more is known
+};
+const char* memory_kind_name(MemoryKind kind) noexcept;
+
 // What is there to be bound. Filled by the enumeration (drivers/topology.h) or from configuration.
 struct DeviceInfo {
   std::string name;  // unique: "node0", "gpu0", "swap0"
@@ -41,6 +51,17 @@ struct DeviceInfo {
   std::string options;  // driver's own, "key=value,key=value"
   // Memory: some CPU is local to it. A node without any (CXL memory) makes a slower tier.
   bool has_cpus = true;
+  // NUMA nodes, as hwloc knows them.
+  MemoryKind memory = MemoryKind::kDram;
+  uint64_t bandwidth = 0;      // MiB/s from the CPUs that reach it best; 0: unknown
+  uint64_t latency = 0;        // ns from the CPUs that reach it soonest; 0: unknown
+  std::vector<uint32_t> cpus;  // numbers of the CPUs of this node
+  // From these CPUs to the memory of nodes: 10 is local, 20 takes twice as long.
+  struct Distance {
+    NodeId to;
+    uint32_t value = 0;
+  };
+  std::vector<Distance> distances;  // none: unknown
 };
 
 // A bound device. Pointers it hands out live as long as it does.

@@ -2,6 +2,8 @@
 #include "drivers/topology.h"
 
 #include <hwloc.h>
+#include <hwloc/distances.h>
+#include <hwloc/memattrs.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +13,7 @@
 #include <memory>
 #include <numeric>
 #include <string>
+#include <string_view>
 
 namespace kvmm {
 namespace {
@@ -75,6 +78,82 @@ Result<Topology> load(const std::string* xml) {
   return topology;
 }
 
+MemoryKind kind_of(hwloc_obj_t node, bool has_cpus) {
+  // hwloc 2.9 names these; other releases and other systems name some of them.
+  const std::string_view subtype = node->subtype == nullptr ? "" : node->subtype;
+  if (subtype == "HBM" || subtype == "MCDRAM") {
+    return MemoryKind::kHbm;
+  }
+  if (subtype == "NVM" || subtype == "CXL-NVM") {
+    return MemoryKind::kPersistent;
+  }
+  if (subtype.starts_with("CXL")) {
+    return MemoryKind::kCxl;
+  }
+  return has_cpus || subtype == "DRAM" ? MemoryKind::kDram : MemoryKind::kOther;
+}
+
+// The value of an attribute for `node`, seen from the CPUs where it is best; 0: unknown.
+uint64_t best_value(hwloc_topology_t topology, hwloc_memattr_id_t attribute, hwloc_obj_t node) {
+  hwloc_location from{};
+  hwloc_uint64_t value = 0;
+  return hwloc_memattr_get_best_initiator(topology, attribute, node, 0, &from, &value) == 0 ? value
+                                                                                            : 0;
+}
+
+// The value seen from the CPUs of another node; 0: unknown.
+uint64_t value_from(hwloc_topology_t topology, hwloc_memattr_id_t attribute, hwloc_obj_t from,
+                    hwloc_obj_t node) {
+  hwloc_location where{};
+  where.type = HWLOC_LOCATION_TYPE_CPUSET;
+  where.location.cpuset = from->cpuset;
+  hwloc_uint64_t value = 0;
+  return hwloc_memattr_get_value(topology, attribute, node, &where, 0, &value) == 0 ? value : 0;
+}
+
+uint32_t as_distance(uint64_t value) {
+  return static_cast<uint32_t>(std::clamp<uint64_t>(value, 1, std::numeric_limits<int32_t>::max()));
+}
+
+// From every node with CPUs to every node, by the latencies that the firmware gives (HMAT) if it
+// gives all of a row, in units of a tenth of the local one; else by a matrix (SLIT).
+void find_distances(hwloc_topology_t topology, const std::vector<hwloc_obj_t>& nodes,
+                    std::vector<DeviceInfo>& out) {
+  hwloc_distances_s* matrix = nullptr;
+  unsigned count = 1;
+  if (hwloc_distances_get_by_type(topology, HWLOC_OBJ_NUMANODE, &count, &matrix,
+                                  HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0) != 0 ||
+      count == 0) {
+    matrix = nullptr;
+  }
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    if (!out[i].has_cpus) {
+      continue;
+    }
+    const uint64_t local = value_from(topology, HWLOC_MEMATTR_ID_LATENCY, nodes[i], nodes[i]);
+    std::vector<DeviceInfo::Distance> row;
+    for (size_t k = 0; k < nodes.size() && local != 0; ++k) {
+      if (const uint64_t ns = value_from(topology, HWLOC_MEMATTR_ID_LATENCY, nodes[i], nodes[k])) {
+        row.push_back({out[k].node, as_distance(ns < UINT64_MAX / 10 ? ns * 10 / local : ns)});
+      }
+    }
+    if (row.size() != nodes.size()) {
+      row.clear();
+      for (size_t k = 0; k < nodes.size() && matrix != nullptr; ++k) {
+        hwloc_uint64_t there = 0;
+        hwloc_uint64_t back = 0;
+        if (hwloc_distances_obj_pair_values(matrix, nodes[i], nodes[k], &there, &back) == 0) {
+          row.push_back({out[k].node, as_distance(there)});
+        }
+      }
+    }
+    out[i].distances = std::move(row);
+  }
+  if (matrix != nullptr) {
+    hwloc_distances_release(topology, matrix);
+  }
+}
+
 // hwloc gives a node without CPUs the CPUs of what it hangs on, so that its own cpuset does not
 // tell. But a CPU has one node: going from the most local to the least, lowest number first, each
 // node has the CPUs that no node before it had, and one that gets none has none.
@@ -90,6 +169,12 @@ void find_nodes_without_cpus(const std::vector<hwloc_obj_t>& nodes, std::vector<
                                                                             hwloc_bitmap_free);
   for (const size_t i : order) {
     out[i].has_cpus = hwloc_bitmap_isincluded(nodes[i]->cpuset, taken.get()) == 0;
+    for (int cpu = hwloc_bitmap_first(nodes[i]->cpuset); cpu >= 0;
+         cpu = hwloc_bitmap_next(nodes[i]->cpuset, cpu)) {
+      if (hwloc_bitmap_isset(taken.get(), static_cast<unsigned>(cpu)) == 0) {
+        out[i].cpus.push_back(static_cast<uint32_t>(cpu));
+      }
+    }
     hwloc_bitmap_or(taken.get(), taken.get(), nodes[i]->cpuset);
   }
 }
@@ -110,6 +195,12 @@ Result<void> add_nodes(hwloc_topology_t topology, std::vector<DeviceInfo>& out) 
     out.push_back(std::move(d));
   }
   find_nodes_without_cpus(nodes, out);
+  for (size_t i = 0; i < nodes.size(); ++i) {
+    out[i].memory = kind_of(nodes[i], out[i].has_cpus);
+    out[i].bandwidth = best_value(topology, HWLOC_MEMATTR_ID_BANDWIDTH, nodes[i]);
+    out[i].latency = best_value(topology, HWLOC_MEMATTR_ID_LATENCY, nodes[i]);
+  }
+  find_distances(topology, nodes, out);
   std::sort(out.begin(), out.end(),
             [](const DeviceInfo& a, const DeviceInfo& b) { return a.node < b.node; });
   return {};

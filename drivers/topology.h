@@ -5,6 +5,9 @@
 //   hwloc (this machine, or an XML of another)      DeviceInfo
 //     NUMANode L#0 (128 GB) + 32 cores       ---->   node0  kMemory  numa  128 GB
 //     NUMANode L#1 (256 GB), no cores        ---->   node1  kMemory  numa  256 GB  has_cpus = false
+//       subtype HBM, NVM, CXL-DRAM ...       ---->     memory = kHbm, kPersistent, kCxl
+//       Bandwidth, Latency (memory attributes) -->     bandwidth, latency, from the best CPUs
+//     latencies from node to node, else a matrix ->    distances
 //     PCI 10de:2330 (3D) "0000:3b:00.0"      ---->   gpu0   kMemory  cuda  path = its bus id
 //     PCI of another maker (display)         ---->   gpu1   kMemory  pci
 //

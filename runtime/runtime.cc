@@ -122,7 +122,7 @@ Result<void> Runtime::build_memory() {
     d.copy = memory_->copy();
     d.data = data_.get();
   }
-  auto tiers = TierTable::create(*plan);
+  auto tiers = TierTable::create(*plan, node_distances(*devices));
   if (!tiers) {
     return tiers.error();
   }

@@ -47,8 +47,10 @@ Result<std::vector<TierDescription>> plan_tiers(std::span<const DeviceInfo> devi
     }
   }
   std::vector<TierDescription> tiers = describe_tiers(nodes);
-  if (one && tiers.size() > 1) {
-    tiers.resize(1);
+  if (one) {  // the node that the memory device is bound to
+    const auto first = std::find_if(tiers.begin(), tiers.end(),
+                                    [&](const TierDescription& d) { return has_cpus(d, nodes); });
+    tiers = first == tiers.end() ? std::vector<TierDescription>() : std::vector{*first};
   }
   if (tiers.empty()) {
     return Error(Errc::kNotSupported, "the system names no NUMA node that has memory");

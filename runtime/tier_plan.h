@@ -34,7 +34,7 @@ struct TierCapacity {
 //          nodes' memory if that is less. Else the lines of nodes with CPUs are set aside.
 //   block  capacities are rounded up to it
 //   lines  those of unknown tiers are errors
-//   one    only the first tier (frames that belong to no node)
+//   one    only the first tier that has CPUs (frames that belong to no node)
 // Errors: kNotFound (a line of an unknown tier; the text names the tiers), kInvalid (every tier is
 // of size 0), kNotSupported (no NUMA node with memory).
 Result<std::vector<TierDescription>> plan_tiers(std::span<const DeviceInfo> devices, Bytes dram,

@@ -3,21 +3,36 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
+#include <tuple>
 #include <utility>
 
 namespace kvmm {
 namespace {
 
-enum Rank : uint32_t { kAccelerator, kNodeWithCpus, kNodeWithoutCpus };
+enum class Group : uint8_t { kWide, kNodeWithCpus, kNodeWithoutCpus };
+constexpr std::array<const char*, 3> kGroupNames = {"hbm", "dram", "slow"};
 
-std::optional<Rank> rank_of(const MemoryNode& node) {
-  if (node.info.cls != DeviceClass::kMemory || node.info.capacity.value() == 0) {
-    return std::nullopt;
+Group group_of(const MemoryNode& node) {
+  if (node.accelerator || (!node.has_cpus && node.info.memory == MemoryKind::kHbm)) {
+    return Group::kWide;
   }
-  if (node.accelerator) {
-    return kAccelerator;
+  return node.has_cpus ? Group::kNodeWithCpus : Group::kNodeWithoutCpus;
+}
+
+// What decides the rank; nodes that are equal in it are siblings.
+using Speed = std::tuple<Group, bool, uint64_t, uint64_t>;
+
+Speed speed_of(const MemoryNode& node) {
+  const Group group = group_of(node);
+  if (group != Group::kNodeWithoutCpus) {
+    return {group, false, 0, 0};  // two sockets are siblings, whatever is plugged into them
   }
-  return node.has_cpus ? kNodeWithCpus : kNodeWithoutCpus;
+  // Unknown bandwidth (0) becomes the largest number: last.
+  const uint64_t narrow = ~node.info.bandwidth + 1;
+  return {group, node.info.memory == MemoryKind::kPersistent,
+          node.info.bandwidth == 0 ? UINT64_MAX : narrow,
+          node.info.latency == 0 ? UINT64_MAX : node.info.latency};
 }
 
 Error named(const std::string& tier, const Error& e) {
@@ -37,37 +52,92 @@ Result<void> check_description(const TierDescription& d) {
 }  // namespace
 
 std::vector<TierDescription> describe_tiers(std::span<const MemoryNode> nodes) {
-  constexpr std::array<const char*, 3> kNames = {"hbm", "dram", "slow"};
+  std::vector<const MemoryNode*> order;
   std::array<uint32_t, 3> count{};
   for (const MemoryNode& n : nodes) {
-    if (const auto rank = rank_of(n)) {
-      ++count[*rank];
+    if (n.info.cls == DeviceClass::kMemory && n.info.capacity.value() != 0) {
+      order.push_back(&n);
+      ++count[static_cast<size_t>(group_of(n))];
     }
   }
+  std::stable_sort(order.begin(), order.end(), [](const MemoryNode* a, const MemoryNode* b) {
+    return speed_of(*a) < speed_of(*b);
+  });
   std::vector<TierDescription> tiers;
-  for (const Rank rank : {kAccelerator, kNodeWithCpus, kNodeWithoutCpus}) {
-    for (const MemoryNode& n : nodes) {
-      if (rank_of(n) != rank) {
-        continue;
-      }
-      TierDescription d;
-      d.name = kNames[rank];
-      if (count[rank] > 1) {
-        d.name += rank == kAccelerator ? "-" + n.info.name : std::to_string(n.info.node.value());
-      }
-      d.device = n.info.name;
-      d.rank = rank;
-      d.node = n.info.node;
-      d.capacity = n.info.capacity;
-      if (rank == kAccelerator) {
-        d.page_size_min = kPageSizeMax;  // the device maps nothing smaller
-      } else {
-        d.comes_zeroed = true;  // the system's memory is
-      }
-      tiers.push_back(std::move(d));
+  for (size_t i = 0; i < order.size(); ++i) {
+    const MemoryNode& n = *order[i];
+    TierDescription d;
+    const auto group = static_cast<size_t>(group_of(n));
+    d.name = kGroupNames[group];
+    if (count[group] > 1) {
+      d.name += n.accelerator ? "-" + n.info.name : std::to_string(n.info.node.value());
     }
+    d.device = n.info.name;
+    if (i != 0) {
+      const bool same = speed_of(n) == speed_of(*order[i - 1]);
+      d.rank = tiers.back().rank + (same ? 0 : 1);
+    }
+    d.node = n.info.node;
+    d.capacity = n.info.capacity;
+    d.memory = n.accelerator ? MemoryKind::kHbm : n.info.memory;
+    d.bandwidth = n.info.bandwidth;
+    d.latency = n.info.latency;
+    if (n.accelerator) {
+      d.page_size_min = kPageSizeMax;  // the device maps nothing smaller
+    } else {
+      d.comes_zeroed = true;  // the system's memory is
+    }
+    tiers.push_back(std::move(d));
   }
   return tiers;
+}
+
+void NodeDistances::set(NodeId from, NodeId to, uint32_t distance) {
+  for (Entry& e : entries_) {
+    if (e.from == from && e.to == to) {
+      e.distance = distance;
+      return;
+    }
+  }
+  entries_.push_back({from, to, distance});
+}
+
+uint32_t NodeDistances::between(NodeId from, NodeId to) const {
+  for (const Entry& e : entries_) {
+    if (e.from == from && e.to == to) {
+      return e.distance;
+    }
+  }
+  return from == to ? kLocal : kRemote;
+}
+
+std::vector<NodeId> NodeDistances::from() const {
+  std::vector<NodeId> nodes;
+  for (const Entry& e : entries_) {
+    if (std::find(nodes.begin(), nodes.end(), e.from) == nodes.end()) {
+      nodes.push_back(e.from);
+    }
+  }
+  std::sort(nodes.begin(), nodes.end());
+  return nodes;
+}
+
+NodeDistances node_distances(std::span<const DeviceInfo> devices) {
+  NodeDistances all;
+  for (const DeviceInfo& d : devices) {
+    if (d.bus == "numa" && d.has_cpus) {
+      all.set(d.node, d.node, NodeDistances::kLocal);  // a node without memory has CPUs, too
+    }
+    for (const DeviceInfo::Distance& to : d.distances) {
+      all.set(d.node, to.to, to.value);
+    }
+  }
+  return all;
+}
+
+bool Tier::takes_demoted(const Tier& from, Bytes size, Bytes coming) const {
+  const Bytes keeps = rank() == from.rank() ? watermarks_.high : watermarks_.low;
+  return pool_->free_bytes() >= keeps + coming + size;
 }
 
 Result<void> Tier::set_watermarks(const Watermarks& watermarks) {
@@ -78,12 +148,14 @@ Result<void> Tier::set_watermarks(const Watermarks& watermarks) {
   return {};
 }
 
-Result<std::unique_ptr<TierTable>> TierTable::create(
-    std::span<const TierDescription> descriptions) {
-  if (descriptions.empty() || descriptions.size() > UINT16_MAX) {
-    return Error(Errc::kInvalid, "a tier table needs at least one tier");
+Result<std::unique_ptr<TierTable>> TierTable::create(std::span<const TierDescription> descriptions,
+                                                     NodeDistances distances) {
+  if (descriptions.empty() || descriptions.size() > kTiersMax) {
+    return Error(Errc::kInvalid, "a tier table has 1 to " + std::to_string(kTiersMax) +
+                                     " tiers, not " + std::to_string(descriptions.size()));
   }
   auto table = std::make_unique<TierTable>();
+  table->distances_ = std::move(distances);
   for (const TierDescription& d : descriptions) {
     if (Result<void> r = check_description(d); !r) {
       return r.error();
@@ -118,19 +190,17 @@ Result<std::unique_ptr<TierTable>> TierTable::create(
     }
     table->tiers_.push_back(std::move(tier));
   }
-  // Down to the next rank; there, to the tier of the same node if it has one, else the first.
   for (const auto& tier : table->tiers_) {
-    const Tier* to = nullptr;
+    std::vector<std::tuple<uint32_t, uint32_t, TierId>> to;
     for (const auto& other : table->tiers_) {
-      if (other->rank() <= tier->rank() || (to != nullptr && other->rank() > to->rank())) {
-        continue;
-      }
-      if (to == nullptr || (other->node() == tier->node() && to->node() != tier->node())) {
-        to = other.get();
+      if (other != tier && other->rank() >= tier->rank() && !other->pool().fixed()) {
+        to.emplace_back(other->rank(), table->distances_.between(tier->node(), other->node()),
+                        other->id());
       }
     }
-    if (to != nullptr) {
-      tier->demote_to_ = to->id();
+    std::sort(to.begin(), to.end());
+    for (const auto& [rank, distance, id] : to) {
+      tier->demotes_to_.push_back(id);
     }
   }
   return table;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tiers/zonelist.h"
 
+#include <algorithm>
+#include <tuple>
+
 #include "runtime/base/check.h"
 
 namespace kvmm {
@@ -16,11 +19,42 @@ Zonelist::Zonelist(TierTable& table) : table_(table) {
       capacity_ += t->pool().capacity();
     }
   }
+  make_rows();
 }
 
-Frame* Zonelist::allocate(Bytes size, bool want_zeroed, uint32_t tenant) {
+void Zonelist::make_rows() {
+  rows_.push_back({NodeId(), tiers_});
+  const NodeDistances& distances = table_.distances();
+  std::vector<NodeId> nodes = distances.from();
+  for (const Tier* t : tiers_) {
+    if (std::find(nodes.begin(), nodes.end(), t->node()) == nodes.end()) {
+      nodes.push_back(t->node());
+    }
+  }
+  for (const NodeId node : nodes) {
+    Row row{node, tiers_};
+    std::stable_sort(row.tiers.begin(), row.tiers.end(), [&](const Tier* a, const Tier* b) {
+      return std::tuple(a->rank(), distances.between(node, a->node())) <
+             std::tuple(b->rank(), distances.between(node, b->node()));
+    });
+    if (rows_.size() <= UINT8_MAX) {
+      rows_.push_back(std::move(row));
+    }
+  }
+}
+
+uint8_t Zonelist::row_of(NodeId node) const {
+  for (size_t i = 1; i < rows_.size(); ++i) {
+    if (rows_[i].node == node) {
+      return static_cast<uint8_t>(i);
+    }
+  }
+  return 0;
+}
+
+Frame* Zonelist::allocate(Bytes size, bool want_zeroed, uint32_t tenant, uint8_t row) {
   for (const bool reserve : {true, false}) {
-    for (Tier* t : tiers_) {
+    for (Tier* t : rows_[row].tiers) {
       if (reserve && t->pool().free_bytes() < size + t->watermarks().low) {
         continue;
       }
@@ -30,6 +64,11 @@ Frame* Zonelist::allocate(Bytes size, bool want_zeroed, uint32_t tenant) {
     }
   }
   return nullptr;
+}
+
+Frame* Zonelist::allocate_on(Tier& tier, Bytes size, uint32_t tenant) {
+  Frame* f = tier.pool().allocate(size, false, tenant);
+  return f != nullptr ? f : tier.pool().allocate(size, true, tenant);
 }
 
 Frame* Zonelist::allocate_fixed(FrameAddr addr, Bytes size, uint32_t tenant) {

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The tiers that one MMU can map pages from, in the order in which frames are taken.
+// The tiers that one MMU can map pages from, in the order in which frames are taken: a row for each
+// node that has CPUs, by rank, and inside a rank by distance from that node.
 //
-//   allocate     dram0 above its low watermark?  dram1?  slow2?     then the same order, down to
-//                     |                            |       |        the last frame
-//                     v                            v       v
-//                  nearest                     sibling   a node without CPUs
+//   row of node 0   dram0 above its low watermark?  dram1?  slow2?   then the same order, down to
+//   row of node 1   dram1 above its low watermark?  dram0?  slow2?   the last frame
+//                     |                               |       |
+//                     v                               v       v
+//                  nearest                        sibling   a node without CPUs
+//
+// Row 0 is for those of whom nobody knows where they run: the order of the table.
 //
 // So memory of a slower node is used before anything is swapped, and a near node keeps what its
 // watermarks keep free. Sums over the tiers say how much room there is; a frame goes back to the
@@ -31,8 +35,10 @@ class Zonelist {
   MmuOps& mmu() const { return tiers_.front()->mmu(); }
   TierTable& table() const { return table_; }
 
-  // As FramePool's, which see.
-  Frame* allocate(Bytes size, bool want_zeroed, uint32_t tenant);
+  // As FramePool's, which see. `row`: whose order.
+  Frame* allocate(Bytes size, bool want_zeroed, uint32_t tenant, uint8_t row = 0);
+  // A frame of that tier and no other, or null.
+  Frame* allocate_on(Tier& tier, Bytes size, uint32_t tenant);
   Frame* allocate_fixed(FrameAddr addr, Bytes size, uint32_t tenant);
   void free(Frame& frame, bool zeroed) { pool_of(frame).free(frame, zeroed); }
   void scrubbed(Frame& frame, uint32_t tenant) { pool_of(frame).scrubbed(frame, tenant); }
@@ -45,6 +51,11 @@ class Zonelist {
     pool_of(frame).for_each_frame_in_block(frame, fn);
   }
   void check_invariants() const;
+
+  // The row of a node, 0 if it has none.
+  uint8_t row_of(NodeId node) const;
+  const std::vector<Tier*>& order(uint8_t row) const { return rows_[row].tiers; }
+  const std::vector<Tier*>& tiers() const { return tiers_; }  // fastest first
 
   // Sums.
   Bytes capacity() const { return capacity_; }
@@ -63,8 +74,15 @@ class Zonelist {
  private:
   FramePool& pool_of(const Frame& frame) const { return table_.pool_of(frame); }
 
+  struct Row {
+    NodeId node;
+    std::vector<Tier*> tiers;
+  };
+  void make_rows();
+
   TierTable& table_;
   std::vector<Tier*> tiers_;
+  std::vector<Row> rows_;  // the first: of no node
   Bytes capacity_;
 };
 

@@ -20,6 +20,9 @@ namespace kvmm {
 
 struct Page;
 
+// Lists of pages are by tier, so their number is bounded.
+inline constexpr uint32_t kTiersMax = 16;
+
 struct Frame {
   boost::intrusive::list_member_hook<> free_hook;  // in a free list of its pool
   Page* page = nullptr;                            // null: free

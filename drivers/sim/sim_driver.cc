@@ -129,8 +129,8 @@ class SimDriver final : public Driver {
   Result<std::unique_ptr<Device>> bind_memory(DeviceInfo info) {
     auto options = Options::parse(
         name(), info.options,
-        {"size", "granule", "kind", "fixed", "faults", "strict", "seed", "async", "data_async",
-         "latency_us", "jitter_us", "copy_us", "bytes_per_s", "depth"});
+        {"size", "granule", "nodes", "kind", "fixed", "faults", "strict", "seed", "async",
+         "data_async", "latency_us", "jitter_us", "copy_us", "bytes_per_s", "depth"});
     if (!options) {
       return options.error();
     }
@@ -138,6 +138,7 @@ class SimDriver final : public Driver {
     SimMmuConfig c;
     c.memory = in.bytes("size", info.capacity.value() != 0 ? info.capacity : c.memory);
     c.granule = in.bytes("granule", c.granule);
+    c.nodes = static_cast<uint16_t>(in.number("nodes", 1, 1, UINT16_MAX));
     c.kind = in.kind(c.kind);
     c.fixed_frames = in.flag("fixed", false);
     c.faults = in.flag("faults", true);

@@ -159,7 +159,7 @@ Result<FrameArea> SimMmu::create_frames(Bytes size, uint32_t count, NodeId node)
   if (config_.fixed_frames) {
     return Error(Errc::kNotSupported, "sim: frames are fixed to addresses here: see fixed_frame");
   }
-  if (!page_size_ok(size) || count == 0 || node != NodeId(0)) {
+  if (!page_size_ok(size) || count == 0 || node.value() >= config_.nodes) {
     return Error(Errc::kInvalid, "sim: size, number or node of frames");
   }
   const uint64_t length = size.value() * count;

@@ -51,6 +51,7 @@ struct SimMmuConfig {
   Bytes memory = mib(64);       // for frames; committed by the system when touched
   Bytes granule = Bytes(4096);  // smallest page, a power of two; a simulator may go down to 256
   Bytes page_size_max = mib(2);
+  uint16_t nodes = 1;  // NUMA nodes that frames may be asked of; their memory is one
   FrameKind kind = FrameKind::kMovable;
   bool fixed_frames = false;  // see MmuOps::fixed_frame; `memory` is not used then
   bool faults = true;

@@ -80,11 +80,18 @@ TEST(TierTable, DemotionGoesDownAndStaysNear) {
   ASSERT_TRUE(made.ok()) << made.error().message();
   TierTable& t = **made;
   ASSERT_EQ(t.size(), 5U);
-  EXPECT_EQ(t.tier(TierId(0)).demote_to(), TierId(2));
-  EXPECT_EQ(t.tier(TierId(1)).demote_to(), TierId(3)) << "the GPU's own node";
-  EXPECT_EQ(t.tier(TierId(2)).demote_to(), TierId(4)) << "a sibling frees nothing";
-  EXPECT_EQ(t.tier(TierId(3)).demote_to(), TierId(4));
-  EXPECT_EQ(t.tier(TierId(4)).demote_to(), std::nullopt);
+  const auto order = [&](uint16_t from) {
+    std::string text;
+    for (const TierId id : t.tier(TierId(from)).demotes_to()) {
+      text += t.tier(id).name() + " ";
+    }
+    return text;
+  };
+  EXPECT_EQ(order(0), "hbm1 dram0 dram1 slow2 ");
+  EXPECT_EQ(order(1), "hbm0 dram1 dram0 slow2 ") << "the GPU's own node first";
+  EXPECT_EQ(order(2), "dram1 slow2 ");
+  EXPECT_EQ(order(3), "dram0 slow2 ");
+  EXPECT_EQ(order(4), "");
   EXPECT_EQ(&t.fastest(), t.find("hbm0"));
   EXPECT_EQ(t.find("nvme"), nullptr);
   EXPECT_EQ(t.find("dram1")->pool().capacity(), mib(8)) << "whole blocks";
