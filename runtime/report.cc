@@ -37,6 +37,7 @@ char page_char(const Page& p) {
     case Place::kUnmapping:
     case Place::kUnmapped:
     case Place::kChecking:
+    case Place::kMigrating:
       return 'r';
     case Place::kReading:
       return '<';

@@ -135,6 +135,7 @@ void Mm::step(Tick now, bool with_io, uint32_t pages_max) {
     step_drain();
     reclaim();
     step_room();
+    hint();
     step_index();
     flush_io(with_io);
     step_fences();
@@ -230,6 +231,8 @@ void Mm::finish_data(PageOp& op) {
       return finish_fill(op);
     case PageEvent::kCheck:
       return finish_check(op);
+    case PageEvent::kMigrate:
+      return finish_migrate(op);
     default:
       return finish_read(op);
   }
@@ -252,6 +255,9 @@ void Mm::advance(Page& p) {
       return begin_read(p);
     }
     p.clear(Page::kWantResident);
+  }
+  if (p.has(Page::kWantDemoted) || p.has(Page::kWantPromoted)) {
+    return want_moved(p);
   }
   if (p.has(Page::kWantOut)) {
     return want_out(p);
@@ -448,18 +454,24 @@ void Mm::push_data(DataRequest& r) {
 void Mm::check_invariants() {
   zones_.check_invariants();
   check_swap();
+  uint64_t moving = 0;
   for (AddressSpace& s : spaces_) {
     s.check_invariants();
     for (AddressSpace::Mapping& m : s.planes()) {
       for (uint32_t i = 0; i < m.object->used_end(); ++i) {
         const Page& p = m.object->page(i);
         const bool wants = p.has(Page::kWantMapped) || p.has(Page::kWantResident) ||
-                           p.has(Page::kDoomed) || p.has(Page::kWantOut) || p.has(Page::kWantClean);
+                           p.has(Page::kDoomed) || p.has(Page::kWantOut) ||
+                           p.has(Page::kWantDemoted) || p.has(Page::kWantPromoted) ||
+                           p.has(Page::kWantClean);
         check(!wants || place_in_flight(p.place) || p.has(Page::kWaiting),
               "a want is in flight or waits: page flags, place", p.flags, p.place);
+        const bool moves = p.has(Page::kWantDemoted) || p.has(Page::kWantPromoted);
+        moving += moves ? m.object->page_size().value() : 0;
       }
     }
   }
+  check(moving == moving_bytes_, "bytes that change their tier add up", moving, moving_bytes_);
 }
 
 }  // namespace kvmm

@@ -15,8 +15,9 @@
 // it came there. So a fault in the middle of reclaim, a discard in the middle of a write, or a
 // retry after an error need no code of their own.
 //
-// Wants, most important first: doomed (drop it), mapped (somebody waits), resident (readahead), out
-// (reclaim), clean (write-back). A fault clears "out".
+// Wants, most important first: doomed (drop it), mapped (somebody waits), resident (readahead),
+// demoted or promoted (to another tier), out (reclaim), clean (write-back). A fault clears "out"
+// and "demoted".
 //
 // Invariants
 //   1. Between steps every page whose want is not met is in flight or on a waiting list.
@@ -42,6 +43,8 @@
 #include "sched/open_faults.h"
 #include "sched/page_op.h"
 #include "sched/pin.h"
+#include "sched/rate_limit.h"
+#include "sched/thread_rows.h"
 #include "tiers/swap_area.h"
 #include "tiers/zonelist.h"
 #include "vmm/address_space.h"
@@ -118,6 +121,13 @@ class Mm {
   Tick next_due() const { return next_due_; }
   // Operations in flight or waiting.
   bool busy() const;
+
+  // ---- where threads run (sched/migrate.cc) ----------------------------------------------------
+
+  // A thread on this node called for the session: frames are taken there. NON-BLOCKING.
+  void called_from(AddressSpace& space, NodeId node);
+  // To be told, outside of the fault path, where the threads run that touch.
+  ThreadRows& threads() { return threads_; }
 
   // ---- sessions (sched/space_ops.cc) -----------------------------------------------------------
 
@@ -304,10 +314,10 @@ class Mm {
   // reclaim.cc
   void reclaim();
   void unblock_writes();
-  bool reclaim_one(Bytes size, int last_pass);
+  bool reclaim_one(Bytes size, int last_pass, const Tier* only = nullptr);
   bool looks_idle(const AddressSpace& space) const;
   bool in_pass(const AddressSpace& space, int pass) const;
-  bool reclaim_from(AddressSpace& space, Bytes size);
+  bool reclaim_from(AddressSpace& space, Bytes size, const Tier* only);
   bool block_reclaimable(Page& p);
   bool just_mapped(const Page& p);
   uint64_t coming_frames(Bytes size);
@@ -320,6 +330,23 @@ class Mm {
   void zero_ahead();
   bool reclaimable(const Page& p) const;
   void answer_hopeless();
+
+  // migrate.cc
+  void vote_home(AddressSpace& space, uint8_t row);
+  void touched_from(Page& p, uint8_t row);
+  void note_tier(const Page& p);
+  void promote(Page& p);
+  void demote();
+  bool demote_one(Tier& from, int last_pass);
+  Bytes free_soon(const Tier& t) const;
+  void hint();
+  void set_want_moved(Page& p, Tier& to, Page::Flag how);
+  void clear_want_moved(Page& p);
+  void cancel_demotion(Page& p);
+  void want_moved(Page& p);
+  void begin_migrate(Page& p);
+  void submit_migrate(PageOp& op, uint8_t phase);
+  void finish_migrate(PageOp& op);
 
   // readahead.cc
   void readahead(AddressSpace& space, Vma& vma, Page& p, bool major);
@@ -355,6 +382,38 @@ class Mm {
   void say_swap(MmNotice::Kind kind, const SwapArea& area, Errc code, uint64_t pages);
   void due_at(Tick when);
   void check_swap();
+
+  // Passes of reclaim: see reclaim.cc.
+  static constexpr int kPasses = 5;
+  static constexpr int kPassProved = 1;
+  static constexpr int kPassIdle = 2;
+  static constexpr int kPassNotProvedRunning = 3;
+
+  // Oldest first. `fn` may unlink the page it is given, and no other unless it answers true (stop).
+  template <class Fn>
+  static bool for_each_from_tail(PageList& list, Fn&& fn) {
+    for (auto it = list.end(); it != list.begin();) {
+      const auto here = std::prev(it);
+      const bool last = here == list.begin();
+      const auto before = last ? list.end() : std::prev(here);
+      if (fn(*here)) {
+        return true;
+      }
+      it = last ? list.begin() : std::next(before);
+    }
+    return false;
+  }
+  // Inactive pages go before active ones.
+  template <class Fn>
+  static bool for_each_of_tier(AddressSpace& space, TierId tier, Fn&& fn) {
+    AddressSpace::Lists& l = space.lists[tier.value()];
+    return for_each_from_tail(l.inactive, fn) || for_each_from_tail(l.active, fn);
+  }
+  void due_at(Tick t) {
+    if (t != Tick(0)) {
+      next_due_ = next_due_ == Tick(0) ? t : std::min(next_due_, t);
+    }
+  }
 
   static constexpr uint32_t kOps = 256;
   static constexpr uint32_t kOpsKept = 16;  // only for answers with an error
@@ -407,6 +466,14 @@ class Mm {
   PageList room_wait_;                 // for a swap area that grows or discards
   // By size class: pages that wait urgently for a frame; pages on their way out.
   std::array<uint64_t, kClasses> waiting_of_{}, out_of_{};
+  // By tier, in bytes: on their way to swap; to other tiers; to it, still without a frame of it.
+  std::array<uint64_t, kTiersMax> out_of_tier_{}, moving_from_{}, moving_to_{};
+  uint64_t moving_bytes_ = 0;
+  uint32_t crowded_ = 0;  // tiers that had no room for a page that is used near to them: a bit each
+  RateLimit demotions_, promotions_;
+  Tick next_hint_;
+  bool far_ = false;  // a page may lie farther than it needs to: hints are worth a step
+  ThreadRows threads_;
   SpaceList spaces_;  // most recently active first
   std::vector<IoQueue> io_;
   std::vector<DataRequest*> data_waiting_;

@@ -36,6 +36,11 @@ struct MmConfig {
   N zero_ahead{4};
   // Tries of a write before the page is kept resident.
   N write_tries{3};
+  // Bytes a second that go down a tier, and up. 0: none; then only swap makes room.
+  N demote_rate{1 * kGiB};
+  N promote_rate{256 * kMiB};
+  // Time between two looks at whether far pages of running sessions are used.
+  N hint_wait_us{1000 * 1000};
   // Bytes reclaim may have in flight.
   N reclaim_window{8 * kMiB};
   // A swap area is slow from this average latency on, and failing from `swap_fail_us` on (average,
@@ -61,6 +66,13 @@ struct MmConfig {
   X(direct_reclaim, "times a fault had to reclaim for itself")                     \
   X(probes, "pages unmapped to see whether their session runs")                    \
   X(probes_hit, "of these, touched")                                               \
+  X(pages_promoted, "pages moved to a nearer tier")                                \
+  X(pages_demoted, "pages moved to a farther tier")                                \
+  X(migrated_bytes, "bytes of these")                                              \
+  X(migrate_cancelled, "demotions that a touch or a pin took back")                \
+  X(migrate_failed, "copies that were not the same bytes; none of them was used")  \
+  X(hints, "far pages unmapped to see whether they are used")                      \
+  X(hints_hit, "of these, touched")                                                \
   X(readahead_pages, "pages read ahead of a touch")                                \
   X(readahead_useful, "of these, touched")                                         \
   X(readahead_useless, "of these, reclaimed before a touch")                       \

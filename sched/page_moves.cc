@@ -26,9 +26,10 @@ bool Mm::get_frame(Page& p, bool want_zeroed) {
     Vma& v = p.object->vmas().front();
     f = zones_.allocate_fixed(mmu_->fixed_frame(v.address_of(p.index)), size, tenant);
   } else {
-    f = zones_.allocate(size, want_zeroed, tenant);
+    f = zones_.allocate(size, want_zeroed, tenant, p.near);
     if (f == nullptr && !want_zeroed) {
-      f = zones_.allocate(size, true, tenant);  // a read overwrites another tenant's bytes too
+      f = zones_.allocate(size, true, tenant,
+                          p.near);  // a read overwrites another tenant's bytes too
     }
   }
   if (f == nullptr) {
@@ -38,6 +39,9 @@ bool Mm::get_frame(Page& p, bool want_zeroed) {
   p.hook.unlink();
   f->page = &p;
   p.frame = f;
+  p.heat = 0;
+  p.clear(Page::kStays);
+  note_tier(p);
   trace_of(TraceEvent::frame, p, f->addr.value(), f->zeroed ? 1 : 0);
   if (home != nullptr) {
     SpaceStats::add(home->stats.bytes_resident, size.value());
@@ -90,10 +94,10 @@ void Mm::free_clean_frame(Page& p) {
     MmStats::add(stats_.readahead_useless);
     p.clear(Page::kReadahead);
   }
+  clear_want_out(p);
   p.apply(PageEvent::kFreeFrame);
   release_frame(p);
   p.clear(Page::kProvedClean);
-  clear_want_out(p);
   p.attempts = 0;
   MmStats::add(stats_.reclaimed);
   if (home != nullptr) {
@@ -320,7 +324,9 @@ void Mm::finish_unmap(PageOp& op) {
     retry_.push_back(p);
     return;
   }
+  p.clear(Page::kHint);
   clear_want_out(p);
+  clear_want_moved(p);
   clear_want_clean(p, Errc::kBusy);
   advance(p);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // One operation on one page that a device or a worker carries out: fill, map, unmap, check, write,
-// read. All are taken from a pool made at start, so that the fault path allocates nothing.
+// migrate, read. All are taken from a pool made at start, so that the fault path allocates nothing.
 //
 //   read:  chunk 0 [ I/O ......][ checksum | checksum | ... ]    parts, side by side
 //          chunk 1    [ I/O ......][ checksum | ... ]     which overlap the I/O of the next chunk
@@ -55,10 +55,12 @@ struct PageOp {
   uint8_t io_left = 0;                 // of these, reads of the device
   uint8_t chunks_used = 0;
   uint8_t entries_used = 0;
+  uint8_t phase = 0;  // kMigrate: how far it is
   Errc error = Errc::kOk;
   int os_error = 0;
   SlotId slot{};            // kWrite: the new slot
-  uint64_t checksum = 0;    // kWrite: of the content on its way
+  Frame* to = nullptr;      // kMigrate: the new frame
+  uint64_t checksum = 0;    // kWrite, kMigrate: of the content on its way
   uint32_t generation = 0;  // kWrite
   MmuRequest mmu;
   std::array<MapEntry, kEntriesMax> entries;

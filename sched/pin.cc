@@ -72,6 +72,7 @@ Result<void> Mm::pin(PinBatch& batch, Tick now) {
         Page& p = s.object->page(i);
         ++p.pins;
         clear_want_out(p);
+        cancel_demotion(p);
         if (p.place == Place::kMapped && !p.has(Page::kDoomed)) {
           continue;
         }
@@ -94,6 +95,9 @@ Result<void> Mm::pin(PinBatch& batch, Tick now) {
         }
         return true;
       });
+      if (p.object->home() != nullptr) {
+        touched_from(p, p.object->home()->home_row);
+      }
       p.set(Page::kWantMapped);
       advance(p);
     }

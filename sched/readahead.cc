@@ -15,8 +15,9 @@ namespace kvmm {
 namespace {
 
 bool quiet(const Page& p) {
-  constexpr auto kBusyFlags = static_cast<uint16_t>(
-      Page::kWantMapped | Page::kWantResident | Page::kWantOut | Page::kDoomed | Page::kWaiting);
+  constexpr auto kBusyFlags = static_cast<uint32_t>(
+      Page::kWantMapped | Page::kWantResident | Page::kWantOut | Page::kWantDemoted |
+      Page::kWantPromoted | Page::kDoomed | Page::kWaiting);
   return (p.flags & kBusyFlags) == 0;
 }
 
@@ -62,7 +63,7 @@ void Mm::fault_around(Vma& vma, Page& p) {
   for (uint32_t i = begin; i < end && free_count_ > kOps / 4; ++i) {
     Page& q = o.page(i);
     if (q.place == Place::kUnmapped && quiet(q) && !q.has(Page::kReadaheadMark) &&
-        !q.has(Page::kProbe) && vma.maps(i)) {
+        !q.has(Page::kProbe) && !q.has(Page::kHint) && vma.maps(i)) {
       if (q.has(Page::kReadahead)) {
         q.clear(Page::kReadahead);
         MmStats::add(stats_.readahead_useful);
@@ -130,6 +131,7 @@ bool Mm::step_prefetch_job(PrefetchJob& j) {
           MmStats::add(stats_.prefetch_pages);
         }
         vma.pte_of(j.page).set(Pte::kWanted);
+        touched_from(p, space.home_row);
         p.set(Page::kWantMapped);
         advance(p);
       }

@@ -22,29 +22,6 @@
 #include "sched/mm.h"
 
 namespace kvmm {
-namespace {
-
-constexpr int kPasses = 5;
-constexpr int kPassProved = 1;
-constexpr int kPassIdle = 2;
-constexpr int kPassNotProvedRunning = 3;
-
-// Oldest first. `fn` may unlink the page it is given, and no other unless it answers true (stop).
-template <class List, class Fn>
-bool for_each_from_tail(List& list, Fn&& fn) {
-  for (auto it = list.end(); it != list.begin();) {
-    const auto here = std::prev(it);
-    const bool last = here == list.begin();
-    const auto before = last ? list.end() : std::prev(here);
-    if (fn(*here)) {
-      return true;
-    }
-    it = last ? list.begin() : std::next(before);
-  }
-  return false;
-}
-
-}  // namespace
 
 void Mm::touched(AddressSpace& space, Tick now) {
   space.last_active = now;
@@ -69,7 +46,7 @@ bool Mm::looks_idle(const AddressSpace& s) const {
 }
 
 bool Mm::in_pass(const AddressSpace& s, int pass) const {
-  if (s.active.empty() && s.inactive.empty()) {
+  if (s.lists_nothing()) {
     return false;
   }
   const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
@@ -94,21 +71,27 @@ bool Mm::in_pass(const AddressSpace& s, int pass) const {
 // done before memory is short, so that reclaim knows by then who runs; a session costs one minor
 // fault a probe_wait while it runs, and nothing once it is proved idle.
 void Mm::probe_spaces() {
-  if (zones_.used_bytes() < Bytes(zones_.capacity().value() / 2)) {
+  const auto& tiers = zones_.tiers();
+  if (std::all_of(tiers.begin(), tiers.end(), [](const Tier* t) {
+        return t->pool().used_bytes() < Bytes(t->pool().capacity().value() / 2);
+      })) {
     return;
   }
   const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
   if (now_ >= next_probe_) {
     next_probe_ = Tick(0);
     for (AddressSpace& s : spaces_) {
-      if (s.advice == Advice::kIdle || (s.active.empty() && s.inactive.empty())) {
+      if (s.advice == Advice::kIdle || s.lists_nothing()) {
         continue;
       }
       if (s.probed_at == Tick(0) && looks_idle(s)) {
         s.probed_at = std::max(now_, Tick(1));
         Page* p = s.newest;
         if (p == nullptr || p->place != Place::kMapped || !reclaimable(*p)) {
-          p = s.active.empty() ? nullptr : &s.active.front();
+          p = nullptr;
+          for (AddressSpace::Lists& l : s.lists) {
+            p = p == nullptr && !l.active.empty() ? &l.active.front() : p;
+          }
         }
         if (p != nullptr && reclaimable(*p)) {
           p->set(Page::kProbe);
@@ -126,7 +109,7 @@ void Mm::probe_spaces() {
       return;
     }
   }
-  next_due_ = next_due_ == Tick(0) ? next_probe_ : std::min(next_due_, next_probe_);
+  due_at(next_probe_);
 }
 
 // Frames of `size` that are free, or on their way: nobody needs to be reclaimed for those.
@@ -173,7 +156,7 @@ bool Mm::block_reclaimable(Page& p) {
 
 // Starts the reclaim of one page of the session, or of one block, so that a frame of `size` comes
 // free. `size` 0: any page.
-bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
+bool Mm::reclaim_from(AddressSpace& space, Bytes size, const Tier* only) {
   auto take = [&](Page& p) {
     if (!reclaimable(p) || p.has(Page::kWriteBlocked) || just_mapped(p)) {
       return false;
@@ -201,17 +184,20 @@ bool Mm::reclaim_from(AddressSpace& space, Bytes size) {
     }
     return true;
   };
-  return for_each_from_tail(space.inactive, take) || for_each_from_tail(space.active, take);
+  const auto& tiers = zones_.tiers();
+  return std::any_of(tiers.rbegin(), tiers.rend(), [&](const Tier* t) {
+    return (only == nullptr || t == only) && for_each_of_tier(space, t->id(), take);
+  });
 }
 
-bool Mm::reclaim_one(Bytes size, int last_pass) {
+bool Mm::reclaim_one(Bytes size, int last_pass, const Tier* only) {
   for (int pass = 0; pass <= last_pass; ++pass) {
     if (pass > kPassNotProvedRunning && (passed_over_ || out_bytes() != 0)) {
       return false;  // first what is on its way, or can be had in the next step
     }
     reclaim_pass_ = static_cast<uint64_t>(pass);
     for (auto it = spaces_.rbegin(); it != spaces_.rend(); ++it) {
-      if (in_pass(*it, pass) && reclaim_from(*it, size)) {
+      if (in_pass(*it, pass) && reclaim_from(*it, size, only)) {
         return true;
       }
     }
@@ -223,9 +209,11 @@ void Mm::unblock_writes() {
   swap_room_changed_ = false;
   swap_full_said_ = false;
   for (AddressSpace& s : spaces_) {
-    for (PageList* list : {&s.active, &s.inactive}) {
-      for (Page& p : *list) {
-        p.clear(Page::kWriteBlocked);
+    for (AddressSpace::Lists& l : s.lists) {
+      for (PageList* list : {&l.active, &l.inactive}) {
+        for (Page& p : *list) {
+          p.clear(Page::kWriteBlocked);
+        }
       }
     }
   }
@@ -258,6 +246,7 @@ void Mm::reclaim() {
     unblock_writes();
   }
   probe_spaces();
+  demote();
   const bool low = zones_.below_low();
   if (waiting_urgent_.empty() && waiting_.empty() && !low) {
     return;
@@ -267,16 +256,20 @@ void Mm::reclaim() {
   reclaim_by_ = by != nullptr ? by->id() : 0;  // for those who look
   const uint64_t window = config_.reclaim_window.load(std::memory_order_relaxed);
   reclaim_for_waiting(window);
-  // reclaimd: up to the high watermark, from sessions that nobody uses.
-  auto free_soon = [&] { return zones_.free_bytes() + Bytes(out_bytes()); };
-  while (low && free_soon() < zones_.watermarks().high && out_bytes() < window &&
-         reclaim_one(Bytes(0), zones_.below_min() ? kPassIdle : kPassProved)) {
+  // reclaimd: each tier up to its high watermark, from sessions that nobody uses. To swap only when
+  // no other tier takes pages: all of them together are short.
+  const auto& tiers = zones_.tiers();
+  const int last_pass = zones_.below_min() ? kPassIdle : kPassProved;
+  for (auto t = tiers.rbegin(); low && t != tiers.rend(); ++t) {
+    while ((*t)->below_low() && free_soon(**t) < (*t)->watermarks().high && out_bytes() < window &&
+           reclaim_one(Bytes(0), last_pass, *t)) {
+    }
   }
   // A running session that outgrows the tier: a batch ahead, so that its faults do not wait in
   // turn.
   const bool pressed = !waiting_urgent_.empty() || zones_.below_min();
-  while (pressed && free_soon() < zones_.watermarks().low && out_bytes() < window &&
-         reclaim_one(Bytes(0), kPasses - 1)) {
+  while (pressed && zones_.free_bytes() + Bytes(out_bytes()) < zones_.watermarks().low &&
+         out_bytes() < window && reclaim_one(Bytes(0), kPasses - 1)) {
   }
 }
 
@@ -299,8 +292,12 @@ void Mm::write_ahead() {
       }
       return budget <= 0 || free_count_ <= kOpsKept;
     };
-    if (!for_each_from_tail(it->inactive, clean_it) && it->advice != Advice::kDurable) {
-      for_each_from_tail(it->active, clean_it);
+    bool enough = false;
+    for (AddressSpace::Lists& l : it->lists) {
+      enough = enough || for_each_from_tail(l.inactive, clean_it);
+    }
+    for (AddressSpace::Lists& l : it->lists) {
+      enough = enough || it->advice == Advice::kDurable || for_each_from_tail(l.active, clean_it);
     }
   }
 }

@@ -47,6 +47,15 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
   }
   Page& p = vma->object->page(vma->page_at(fault.va));
   Pte& pte = vma->pte_of(p.index);
+  const std::optional<uint8_t> row = threads_.row_of(fault.thread, now);
+  if (row) {
+    space.home_touched = true;
+    vote_home(space, *row);
+  }
+  if (p.has(Page::kHint)) {
+    p.clear(Page::kHint);
+    MmStats::add(stats_.hints_hit);
+  }
   if (p.has(Page::kProbe)) {
     p.clear(Page::kProbe);
     const Tick wait = micros(config_.probe_wait_us.load(std::memory_order_relaxed));
@@ -94,6 +103,8 @@ void Mm::handle_fault(const FaultEvent& fault, Tick now) {
     MmStats::add(stats_.reclaim_cancelled);
     clear_want_out(p);
   }
+  cancel_demotion(p);
+  touched_from(p, row.value_or(space.home_row));
   const bool mark = p.has(Page::kReadaheadMark);
   p.clear(Page::kReadaheadMark);
   pte.set(Pte::kWanted);
@@ -145,7 +156,7 @@ void Mm::want_mapped(Page& p) {
     case Place::kNone:
       return begin_fill(p);
     case Place::kUnmapped:
-      return begin_map(p);
+      return p.has(Page::kWantPromoted) ? begin_migrate(p) : begin_map(p);
     case Place::kSwapped:
       return begin_read(p);
     case Place::kDiscarded:
@@ -178,16 +189,20 @@ void Mm::clear_want_mapped(Page& p) {
 
 bool Mm::reclaimable(const Page& p) const {
   constexpr auto kNot = static_cast<uint32_t>(Page::kWantMapped | Page::kWantOut | Page::kDoomed |
-                                              Page::kWantResident | Page::kWaiting);
+                                              Page::kWantResident | Page::kWantDemoted |
+                                              Page::kWantPromoted | Page::kWaiting);
   return (p.place == Place::kMapped || p.place == Place::kUnmapped) && p.pins == 0 &&
          (p.flags & kNot) == 0;
 }
 
 void Mm::set_want_out(Page& p) {
-  if (!reclaimable(p)) {
+  const bool demoted = p.has(Page::kWantDemoted) && !p.has(Page::kWaiting);
+  if (!reclaimable(p) && !demoted) {
     return;
   }
+  clear_want_moved(p);  // evicted while it was about to be demoted
   p.set(Page::kWantOut);
+  out_of_tier_[p.frame->tier.value()] += p.object->page_size().value();
   ++out_of_[class_of(p.object->page_size())];
   advance(p);
 }
@@ -195,6 +210,7 @@ void Mm::set_want_out(Page& p) {
 void Mm::clear_want_out(Page& p) {
   if (p.has(Page::kWantOut)) {
     p.clear(Page::kWantOut);
+    out_of_tier_[p.frame->tier.value()] -= p.object->page_size().value();
     --out_of_[class_of(p.object->page_size())];
   }
 }
@@ -261,6 +277,7 @@ void Mm::doom(Page& p, MmJob& job) {
   stop_waiting(p);
   p.set(Page::kDoomed);
   clear_want_out(p);
+  clear_want_moved(p);
   ++job.pending;
   advance(p);
 }

@@ -125,7 +125,7 @@ std::vector<NodeId> NodeDistances::from() const {
 NodeDistances node_distances(std::span<const DeviceInfo> devices) {
   NodeDistances all;
   for (const DeviceInfo& d : devices) {
-    if (d.bus == "numa" && d.has_cpus) {
+    if (d.cls == DeviceClass::kMemory && !d.cpus.empty()) {
       all.set(d.node, d.node, NodeDistances::kLocal);  // a node without memory has CPUs, too
     }
     for (const DeviceInfo::Distance& to : d.distances) {

@@ -23,10 +23,14 @@ AddressSpace::AddressSpace(Arena& arena, AddressMap& map, SpaceSpec spec)
     : arena_(arena), map_(map), spec_(std::move(spec)) {}
 
 AddressSpace::~AddressSpace() {
-  check(active.empty() && inactive.empty(), "a session gives its frames back before it goes");
+  check(lists_nothing(), "a session gives its frames back before it goes");
   for (Mapping& m : planes_) {
     unmap(m);
   }
+}
+
+bool AddressSpace::lists_nothing() const {
+  return std::all_of(lists.begin(), lists.end(), [](const Lists& l) { return l.empty(); });
 }
 
 void AddressSpace::unmap(Mapping& m) {
@@ -179,8 +183,17 @@ void AddressSpace::check_invariants() {
         stats.bytes_resident.load());
   check(swapped == stats.bytes_swapped.load(), "swapped bytes add up", swapped,
         stats.bytes_swapped.load());
-  check(listed == active.size() + inactive.size(), "lists hold the resident pages", listed,
-        active.size() + inactive.size());
+  size_t on_lists = 0;
+  for (uint32_t tier = 0; tier < lists.size(); ++tier) {
+    for (PageList* list : {&lists[tier].active, &lists[tier].inactive}) {
+      for (const Page& p : *list) {
+        check(p.frame->tier.value() == tier, "a page is on the lists of its frame's tier", p.index,
+              tier);
+        ++on_lists;
+      }
+    }
+  }
+  check(listed == on_lists, "lists hold the resident pages", listed, on_lists);
 }
 
 }  // namespace kvmm

@@ -5,16 +5,19 @@
 //
 //   AddressSpace --+-- plane 0: Vma [start, end) -> Object (private or raw)
 //                  +-- plane 1: Vma              -> Object
-//                  +-- lists: active (mapped), inactive (unmapped, frame intact), newest first
+//                  +-- lists: active (mapped), inactive (unmapped, frame intact), newest first;
+//                      a pair for each tier
 //
 // Invariants
 //   1. Every VMA is in the runtime's AddressMap, and no two overlap.
-//   2. A page with a frame and no work in flight is on exactly one of the two lists.
+//   2. A page with a frame and no work in flight is on exactly one of the lists, of its frame's
+//   tier.
 //   3. bytes_resident = frames of its objects' pages; bytes_swapped = its pages in kSwapped.
 //
 // Thread safety: guarded by the core lock, except `stats`, which anybody may read at any time.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <memory>
 #include <string>
@@ -96,19 +99,29 @@ class AddressSpace {
   uint64_t token_capacity() const;
 
   // Where a page with a frame belongs now.
-  void list_active(Page& p) { active.push_front(p); }
-  void list_inactive(Page& p) { inactive.push_front(p); }
+  void list_active(Page& p) { lists_of(p).active.push_front(p); }
+  void list_inactive(Page& p) { lists_of(p).inactive.push_front(p); }
+  bool lists_nothing() const;
 
   void check_invariants();
 
   AddressRange own_range{};  // contiguous placement: given back by whoever reserved it
-  PageList active, inactive;
+  struct Lists {
+    PageList active, inactive;
+    bool empty() const { return active.empty() && inactive.empty(); }
+  };
+  std::array<Lists, kTiersMax> lists;  // by tier
   SpaceStats stats;
   Advice advice = Advice::kNormal;
   bool closing = false;
   uint64_t tokens = 0;
-  Tick last_active;            // of the last fault, append or pin
-  Tick probed_at;              // a probe page was unmapped then (0: none is out)
+  Tick last_active;  // of the last fault, append or pin
+  Tick probed_at;    // a probe page was unmapped then (0: none is out)
+  // Where its threads run: a row of the zonelists. Each touch or call from there is a vote, one
+  // from elsewhere takes a vote away.
+  uint8_t home_row = 0;
+  uint8_t home_votes = 0;
+  bool home_touched = false;   // touches have voted: calls, which may come from elsewhere, do not
   Tick proved_running;         // a probe page was touched at once then (0: never)
   Page* newest = nullptr;      // most recently filled page: the probe of a raw session
   MmJob* doom_job = nullptr;   // who waits for doomed pages to be gone
@@ -117,6 +130,7 @@ class AddressSpace {
       hook;  // in the list of all spaces, most recently active first
 
  private:
+  Lists& lists_of(const Page& p) { return lists.at(p.frame->tier.value()); }
   // Of tokens [a, b), clipped to the lane: bytes of the VMA. A lane's rest behind its last token
   // goes with that token.
   struct Span {

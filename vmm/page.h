@@ -7,12 +7,14 @@
 //   kWantResident     readahead, prefetch                 resident
 //   kWantClean        sync, write-back ahead              its slot holds the same bytes
 //   kWantOut          reclaim, advise(evict)              frame freed, or a fault took it back
-//   kDoomed           discard, truncate, clear, close     dropped, when the work in flight is over
-//   kProvedClean      checksum after unmapping equals the slot's  map, fill
-//   kReadahead        read ahead of a touch               the touch (useful) or reclaim (useless)
-//   kReadaheadMark    the page whose touch starts the next window  that touch
-//   kUrgent           a thread waits for it               mapped, or answered
-//   kPoisoned         a PTE of it is poisoned             cleared before the next fill or read
+//   kWantDemoted      reclaim of its tier                 moved to `move_to`, or taken back by a
+//   touch kWantPromoted     touches while it is far             moved to `move_to`, or no room
+//   there kDoomed           discard, truncate, clear, close     dropped, when the work in flight is
+//   over kProvedClean      checksum after unmapping equals the slot's  map, fill kReadahead read
+//   ahead of a touch               the touch (useful) or reclaim (useless) kReadaheadMark    the
+//   page whose touch starts the next window  that touch kUrgent           a thread waits for it
+//   mapped, or answered kPoisoned         a PTE of it is poisoned             cleared before the
+//   next fill or read
 //
 // Invariants
 //   1. `frame` is set exactly in the places that have a frame; frame->page points back.
@@ -63,6 +65,10 @@ struct Page {
     kPinWaited = 1 << 15,     // a pin counts it as missing
     kCounted = 1 << 16,       // among those that wait urgently
     kSealSummed = 1 << 17,    // `checksum` is that of the sealed content: a change is a violation
+    kWantDemoted = 1 << 18,
+    kWantPromoted = 1 << 19,
+    kHint = 1 << 20,   // unmapped only to see whether it is used where it is
+    kStays = 1 << 21,  // its copy was not the same bytes: not moved again while it has this frame
   };
 
   PageHook hook;  // active, inactive or waiting list
@@ -73,10 +79,13 @@ struct Page {
   uint32_t index = 0;     // in the object
   uint32_t generation = 0;
   uint16_t pins = 0;
+  uint8_t move_to = 0;  // kWantDemoted, kWantPromoted: a TierId
+  uint8_t near = 0;     // row of the zonelists: from where it was touched last
   uint32_t flags = 0;
   Content content = Content::kEmpty;
   Place place = Place::kNone;
   uint8_t attempts = 0;   // failed tries of the operation that is wanted
+  uint8_t heat = 0;       // touches from `near` since it has its frame, while a nearer tier exists
   uint8_t mapped_in = 0;  // the step that mapped it, modulo 256: not taken away in the same one
 
   bool has(Flag f) const { return (flags & f) != 0; }

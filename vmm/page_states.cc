@@ -40,6 +40,7 @@ constexpr Row kRows[] = {
     {P::kUnmapped, E::kMap, go(P::kMapping)},
     {P::kUnmapped, E::kCheck, go(P::kChecking)},
     {P::kUnmapped, E::kWrite, go(P::kWriting)},
+    {P::kUnmapped, E::kMigrate, go(P::kMigrating)},
     {P::kUnmapped, E::kFreeFrame, go(P::kSwapped)},
     {P::kUnmapped, E::kDropAll, go(P::kNone)},
     {P::kUnmapped, E::kLose, go(P::kDiscarded)},
@@ -48,6 +49,9 @@ constexpr Row kRows[] = {
     {P::kWriting, E::kWritten, go(P::kUnmapped)},
     {P::kWriting, E::kWriteFailed, go(P::kUnmapped)},
     {P::kWriting, E::kDropAll, no(Errc::kBusy)},
+    {P::kMigrating, E::kMigrated, go(P::kUnmapped)},
+    {P::kMigrating, E::kMigrateFailed, go(P::kUnmapped)},
+    {P::kMigrating, E::kDropAll, no(Errc::kBusy)},
     {P::kReading, E::kReadOk, go(P::kUnmapped)},
     {P::kReading, E::kReadFailed, go(P::kDiscarded)},
     {P::kReading, E::kReadGivenUp, go(P::kSwapped)},
@@ -74,13 +78,13 @@ constexpr Table make_table() {
 constexpr Table kTable = make_table();
 
 constexpr std::array<const char*, kPlaces> kPlaceNames = {
-    "none",     "filling", "mapping", "mapped",  "unmapping", "unmapped",
-    "checking", "writing", "reading", "swapped", "discarded"};
+    "none",     "filling", "mapping",   "mapped",  "unmapping", "unmapped",
+    "checking", "writing", "migrating", "reading", "swapped",   "discarded"};
 constexpr std::array<const char*, kPageEvents> kEventNames = {
-    "fill",    "filled",      "map",           "mapped",     "map_failed",
-    "unmap",   "unmapped",    "unmap_failed",  "check",      "checked",
-    "write",   "written",     "write_failed",  "free_frame", "read",
-    "read_ok", "read_failed", "read_given_up", "drop_all",   "lose"};
+    "fill",         "filled",       "map",           "mapped",         "map_failed", "unmap",
+    "unmapped",     "unmap_failed", "check",         "checked",        "write",      "written",
+    "write_failed", "migrate",      "migrated",      "migrate_failed", "free_frame", "read",
+    "read_ok",      "read_failed",  "read_given_up", "drop_all",       "lose"};
 
 }  // namespace
 

@@ -15,6 +15,8 @@
 //                                       |
 //               check / write / read    |      checking, writing (frame intact: a fault takes it
 //               back)
+//               migrate                 |      migrating (copied to a frame of another tier, and
+//               back)
 //                                       +--free_frame--> swapped --read--> reading --read_ok-->
 //                                       unmapped
 //
@@ -39,11 +41,12 @@ enum class Place : uint8_t {
   kUnmapped,   // has a frame with content that no engine reaches (inactive)
   kChecking,   // as unmapped; a worker takes its checksum
   kWriting,    // as unmapped; the frame is being written to its slot
+  kMigrating,  // as unmapped; a worker copies the frame to one of another tier
   kReading,    // has a frame; content is on its way from the slot, or is being verified
   kSwapped,    // no frame; content is in its slot
   kDiscarded,  // content is lost: recompute, or an error for an engine that can only touch
 };
-inline constexpr int kPlaces = 11;
+inline constexpr int kPlaces = 12;
 
 enum class PageEvent : uint8_t {
   kFill,  // a frame is there, zero it
@@ -59,15 +62,18 @@ enum class PageEvent : uint8_t {
   kWrite,  // write it to a slot
   kWritten,
   kWriteFailed,
-  kFreeFrame,    // the slot holds the same content, proved: give the frame up
-  kRead,         // a frame is there, read the slot into it
-  kReadOk,       // read and verified
-  kReadFailed,   // I/O error, or checksum or identity wrong
-  kReadGivenUp,  // nothing was read: the slot is as good as before
-  kDropAll,      // discard, truncate, close: content is not needed any more
-  kLose,         // content cannot be kept (a device went away with it)
+  kMigrate,        // a frame of another tier is there, copy to it
+  kMigrated,       // copied, the copy verified: it is the frame now
+  kMigrateFailed,  // cancelled, or the copy is not the same: the old frame stays
+  kFreeFrame,      // the slot holds the same content, proved: give the frame up
+  kRead,           // a frame is there, read the slot into it
+  kReadOk,         // read and verified
+  kReadFailed,     // I/O error, or checksum or identity wrong
+  kReadGivenUp,    // nothing was read: the slot is as good as before
+  kDropAll,        // discard, truncate, close: content is not needed any more
+  kLose,           // content cannot be kept (a device went away with it)
 };
-inline constexpr int kPageEvents = 20;
+inline constexpr int kPageEvents = 23;
 
 const char* place_name(Place p) noexcept;
 const char* page_event_name(PageEvent e) noexcept;
@@ -97,7 +103,8 @@ constexpr bool place_has_frame(Place p) {
 // An operation is in flight that will end with an event of its own.
 constexpr bool place_in_flight(Place p) {
   return p == Place::kFilling || p == Place::kMapping || p == Place::kUnmapping ||
-         p == Place::kChecking || p == Place::kWriting || p == Place::kReading;
+         p == Place::kChecking || p == Place::kWriting || p == Place::kMigrating ||
+         p == Place::kReading;
 }
 
 // PTE truth table: what the device shows at an address, by the page's place and the PTE's own bits.

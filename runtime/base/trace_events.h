@@ -56,6 +56,7 @@ constexpr uint64_t trace_page(uint32_t plane, uint32_t index) {
   X(clean_drop,     "session", "page", "slot", "", "")                                             \
   X(swap_out,       "session", "page", "slot", "errc", "ns")                                       \
   X(prefetch,       "session", "begin", "end", "", "")                                             \
+  X(migrate,        "session", "page", "tier", "", "")                                             \
   X(io_error,       "session", "page", "offset", "bytes", "os_error")                              \
   /* objects */                                                                                    \
   X(session_open,   "session", "arena", "lane", "", "")                                            \

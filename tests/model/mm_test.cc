@@ -4,6 +4,7 @@
 // all invariants after each step.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <map>
 #include <tuple>
 
@@ -26,6 +27,25 @@ WorldConfig with(uint64_t seed, auto&& change) {
   return c;
 }
 
+// Two sockets, memory behind a link, and persistent memory.
+void four_nodes(WorldConfig& c) {
+  c.tiers = {{"dram0", 0, 0, 14}, {"dram1", 0, 1, 14}, {"slow2", 1, 2, 14}, {"slow3", 2, 3, 14}};
+  c.distances.set(NodeId(0), NodeId(1), 21);
+  c.distances.set(NodeId(1), NodeId(0), 21);
+  c.asynchronous_data = true;
+  c.lanes = 3;
+  c.pages_a_lane = 12;
+}
+
+// Somebody's advice, or a thread that runs elsewhere now.
+void move_about(World& w, AddressSpace& s, Random& random) {
+  constexpr std::array kAdvice = {Advice::kNormal, Advice::kRunning, Advice::kIdle};
+  w.mm->advise(s, kAdvice.at(random.below(kAdvice.size())));
+  w.mm->called_from(s, NodeId(static_cast<uint16_t>(random.below(2))));
+  const auto row = w.mm->zones().row_of(NodeId(static_cast<uint16_t>(random.below(2))));
+  w.mm->threads().learnt(1, row, w.clock.now());
+}
+
 class Model : public ::testing::TestWithParam<ModelCase> {};
 
 TEST_P(Model, EveryValueReadIsTheLastWritten) {
@@ -37,6 +57,12 @@ TEST_P(Model, EveryValueReadIsTheLastWritten) {
   std::map<Key, uint64_t> reference;  // absent: zeros
   std::vector<AddressSpace*> open;
   uint64_t stamp = 1;
+  for (const auto& tier : w.tiers->tiers()) {
+    if (w.tiers->size() > 2) {
+      ASSERT_TRUE(tier->set_watermarks({kib(4), kib(12), kib(20)}).ok());
+      w.mm_config.hint_wait_us = 5'000;
+    }
+  }
   for (int op = 0; op < 6000; ++op) {
     const uint64_t what = random.below(100);
     if (open.empty() || (what < 3 && open.size() < config.lanes)) {
@@ -88,6 +114,7 @@ TEST_P(Model, EveryValueReadIsTheLastWritten) {
     } else {
       w.clock.advance(millis(random.below(400)));
       w.step();
+      move_about(w, s, random);
     }
     w.check();
   }
@@ -98,6 +125,12 @@ TEST_P(Model, EveryValueReadIsTheLastWritten) {
   EXPECT_GT(w.mm->stats().faults_major.load(), 100u);
   EXPECT_EQ(w.mm->stats().wrong_pages.load(), 0u);
   EXPECT_EQ(w.mm->stats().poisoned.load(), 0u);
+  EXPECT_EQ(w.mm->stats().migrate_failed.load(), 0u);
+  if (w.tiers->size() > 2) {
+    EXPECT_GT(w.mm->stats().pages_demoted.load(), 100u);
+    EXPECT_GT(w.mm->stats().pages_promoted.load(), 20u);
+    EXPECT_GT(w.mm->stats().migrate_cancelled.load(), 0u);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -126,6 +159,21 @@ INSTANTIATE_TEST_SUITE_P(
                                                    c.swap = mib(64);
                                                  })},
         ModelCase{"two_tiers", with(18, [](WorldConfig& c) { c.two_tiers = true; })},
+        ModelCase{"four_tiers", with(19, four_nodes)},
+        ModelCase{"four_tiers_asynchronous", with(20,
+                                                  [](WorldConfig& c) {
+                                                    four_nodes(c);
+                                                    c.asynchronous_mmu = true;
+                                                  })},
+        ModelCase{"four_tiers_two_sizes", with(21,
+                                               [](WorldConfig& c) {
+                                                 four_nodes(c);
+                                                 c.page_size_2 = kib(16);
+                                                 for (WorldTier& one : c.tiers) {
+                                                   one.frames *= 4;
+                                                 }
+                                                 c.swap = mib(64);
+                                               })},
         ModelCase{"fixed_frames", with(17, [](WorldConfig& c) { c.fixed_frames = true; })}),
     [](const auto& i) { return i.param.name; });
 

@@ -10,7 +10,8 @@
 //      or tries again what it waits    p  pin page 0, or unpin it
 //   w  thread 2 writes page 1          o  the oldest I/O that is done is reported
 //   x  thread 2 writes page 2          n  the newest one is reported
-//   t  time passes to the next event
+//   t  time passes to the next event   d  the near tier is short from now on, or no longer: pages
+//                                         are demoted, and promoted by touches
 //
 // After each letter: invariants, and no page pinned and answered "ready" is unmapped. After each
 // sequence everything comes to rest, and every value is the last one written.
@@ -40,6 +41,7 @@ struct Scope {
   uint32_t frames;
   bool asynchronous_mmu = false;
   bool fixed_frames = false;
+  bool tiers = false;  // half of the frames in a slow tier; data work takes a while
 };
 
 void PrintTo(const Scope& scope, std::ostream* out) {
@@ -52,12 +54,15 @@ class Player {
  public:
   explicit Player(const Scope& scope) : world_(config_of(scope)) {
     // Nothing is reclaimed ahead: a frame is taken when a touch needs it.
-    EXPECT_TRUE(world_.tiers->fastest().set_watermarks({}).ok());
+    for (const auto& tier : world_.tiers->tiers()) {
+      EXPECT_TRUE(tier->set_watermarks({}).ok());
+    }
     space_ = &world_.open(0);
     batch_.ranges.resize(1);
   }
 
-  // Content of both pages: never written, in memory, or only in the swap area.
+  // Content of both pages: never written, in memory, only in the swap area, or in far memory and
+  // touched there once.
   void start(char from) {
     if (from != 'z') {
       for (uint32_t i = 0; i < 2; ++i) {
@@ -68,6 +73,16 @@ class Player {
     if (from == 's') {
       world_.mm->evict(*space_);
       world_.settle();
+    }
+    if (from == 'f') {
+      set_short(true);
+      world_.settle();
+      set_short(false);
+      for (uint32_t i = 0; i < 2; ++i) {
+        Page& p = world_.page(*space_, 0, i);
+        ASSERT_EQ(p.frame->tier, TierId(1)) << "page " << i;
+        p.heat = 1;
+      }
     }
     world_.delay->set_hold(true);
   }
@@ -91,6 +106,10 @@ class Player {
         return clear();
       case 'p':
         return pin();
+      case 'd':
+        set_short(!short_);
+        step();
+        return true;
       case 't':
         if (!world_.clock.next_alarm() && world_.mm->next_due() == Tick(0)) {
           return false;
@@ -118,6 +137,7 @@ class Player {
   // To rest, then every value, then back to a world as new.
   void finish() {
     world_.delay->set_hold(false);
+    set_short(false);
     if (batch_.pinned) {
       ASSERT_TRUE(pin());
     }
@@ -155,6 +175,7 @@ class Player {
   }
 
   uint64_t cancelled() const { return world_.mm->stats().reclaim_cancelled.load(); }
+  const MmStats& stats() const { return world_.mm->stats(); }
   uint64_t majors() const { return world_.mm->stats().faults_major.load(); }
 
  private:
@@ -173,6 +194,11 @@ class Player {
     c.asynchronous_mmu = scope.asynchronous_mmu;
     c.fixed_frames = scope.fixed_frames;
     c.stacked_disk = true;
+    if (scope.tiers) {
+      const uint32_t near = scope.frames / 2;
+      c.tiers = {{"dram", 0, 0, near}, {"slow", 1, 1, scope.frames - near}};
+      c.asynchronous_data = true;
+    }
     return c;
   }
 
@@ -202,6 +228,17 @@ class Player {
     if (waits_[0]) {
       try_again(0);
     }
+  }
+
+  void set_short(bool is_short) {
+    if (world_.tiers->size() == 1) {
+      return;
+    }
+    short_ = is_short;
+    Tier& near = world_.tiers->fastest();
+    const Bytes all = is_short ? near.pool().capacity() : Bytes(0);
+    EXPECT_TRUE(near.set_watermarks({Bytes(0), all, all}).ok());
+    world_.mm->advise(*space_, is_short ? Advice::kIdle : Advice::kNormal);
   }
 
   bool start_access(uint32_t thread, uint32_t page, std::optional<uint64_t> value) {
@@ -269,9 +306,10 @@ class Player {
     });
     std::fill(std::begin(value_), std::end(value_), 0);
     ASSERT_EQ(world_.swap.used_bytes(), Bytes(0)) << "a slot leaked";
-    ASSERT_EQ(world_.tiers->fastest().pool().free_bytes(),
-              world_.tiers->fastest().pool().capacity())
-        << "a frame leaked";
+    for (const auto& tier : world_.tiers->tiers()) {
+      ASSERT_EQ(tier->pool().free_bytes(), tier->pool().capacity()) << "a frame leaked";
+    }
+    ASSERT_EQ(world_.mm->stats().migrate_failed.load(), 0u);
     ASSERT_EQ(world_.mmu->violations(), 0u);
     ASSERT_EQ(world_.mm->stats().wrong_pages.load(), 0u);
     ASSERT_EQ(world_.mm->stats().poisoned.load(), 0u);
@@ -283,6 +321,7 @@ class Player {
   uint64_t stamp_ = 0;
   std::optional<Wait> waits_[2];
   MmJob job_;
+  bool short_ = false;
   bool clearing_ = false;
   bool dropped_ = false;
   uint32_t generation_before_ = 0;
@@ -299,7 +338,7 @@ TEST_P(Scopes, EveryOrderEndsWell) {
   uint64_t sequences = 0;
   std::set<uint64_t> states;
   const auto letters = static_cast<int>(std::strlen(scope.letters));
-  for (const char from : {'z', 'r', 's'}) {
+  for (const char from : std::string(scope.tiers ? "zrsf" : "zrs")) {
     std::string word(static_cast<size_t>(scope.length), scope.letters[0]);
     std::vector<int> digit(static_cast<size_t>(scope.length), 0);
     bool more = true;
@@ -343,6 +382,11 @@ TEST_P(Scopes, EveryOrderEndsWell) {
   EXPECT_GT(sequences, 50000u);
   EXPECT_GT(player.cancelled(), 1000u);
   EXPECT_GT(player.majors(), 10000u);
+  if (scope.tiers) {
+    EXPECT_GT(player.stats().pages_demoted.load(), 10000u);
+    EXPECT_GT(player.stats().pages_promoted.load(), 1000u);
+    EXPECT_GT(player.stats().migrate_cancelled.load(), 1000u);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Worlds, Scopes,
@@ -351,6 +395,10 @@ INSTANTIATE_TEST_SUITE_P(Worlds, Scopes,
                              Scope{"room", "abwecpton", 6, 3}, Scope{"pressure", "abwxecton", 6, 2},
                              Scope{"room_asynchronous_mmu", "abwecpto", 6, 3, true},
                              Scope{"pressure_asynchronous_mmu", "abwxecto", 6, 2, true},
+                             Scope{"room_tiers", "abwedcpt", 6, 6, false, false, true},
+                             Scope{"pressure_tiers", "abwxedct", 6, 3, false, false, true},
+                             Scope{"room_tiers_asynchronous_mmu", "abedcpt", 6, 6, true, false,
+                                   true},
                              Scope{"room_shareable", "abwecpton", 6, 3, false, true},
                              Scope{"pressure_shareable", "abwxecton", 6, 2, false, true}),
                          [](const auto& i) { return i.param.name; });

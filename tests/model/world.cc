@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <cstring>
 
 namespace kvmm::test {
@@ -12,19 +13,38 @@ constexpr int kPassesMax = 200000;  // a liveness bound: far more than any scope
 
 template <class T>
 T must(Result<T> r, const char* what) {
+  if (!r.ok()) {
+    std::fprintf(stderr, "%s: %s\n", what, r.error().message().c_str());
+  }
   kvmm::check(r.ok(), what, static_cast<uint64_t>(r.code()), 0);
   return std::move(*r);
 }
 
 }  // namespace
 
+size_t World::Workers::submit(std::span<DataRequest* const> requests) {
+  const size_t taken = world_.data->submit(requests);
+  for (DataRequest* r : requests.first(taken)) {
+    if (r->op == DataOp::kCopy && world_.bad_copies != 0) {
+      --world_.bad_copies;
+      *reinterpret_cast<std::byte*>(r->addr.value()) ^= std::byte{4};
+    }
+  }
+  return taken;
+}
+
 World::World(const WorldConfig& c) : config(c) {
   SimMmuConfig m;
   const Bytes largest = std::max(c.page_size, c.page_size_2);
-  const Bytes capacity = Bytes(round_up(c.page_size.value() * c.frames, largest.value()));
+  uint32_t frames = c.tiers.empty() ? c.frames : 0;
+  for (const WorldTier& t : c.tiers) {
+    frames += t.frames;
+  }
+  const Bytes capacity = Bytes(round_up(c.page_size.value() * frames, largest.value()));
   m.memory = capacity + largest;
   m.granule = std::min(c.page_size, c.page_size_2.value() == 0 ? c.page_size : c.page_size_2);
   m.page_size_max = largest;
+  m.nodes = UINT16_MAX;
   m.fixed_frames = c.fixed_frames;
   m.kind = c.fixed_frames || c.shareable ? FrameKind::kShareable : FrameKind::kMovable;
   if (c.asynchronous_mmu) {
@@ -34,7 +54,10 @@ World::World(const WorldConfig& c) : config(c) {
   }
   m.seed = c.seed;
   mmu = must(SimMmu::create(clock, m), "a simulated MMU");
-  data = std::make_unique<SimData>(clock, SimTiming{}, *mmu);
+  SimTiming work;
+  work.asynchronous = c.asynchronous_data;
+  work.latency = micros(30);
+  data = std::make_unique<SimData>(clock, work, *mmu);
   SimDiskConfig d;
   d.capacity = std::max(c.swap, mib(4));
   d.jitter = micros(100);
@@ -46,29 +69,13 @@ World::World(const WorldConfig& c) : config(c) {
   d.seed = c.seed + 1;
   disk = std::make_unique<SimDisk>(clock, d);
   disk->set_guard(mmu.get());
-  TierDescription t;
-  t.name = "dram";
-  t.device = "sim";
-  t.capacity = capacity;
-  t.block_size = largest;
-  t.page_size_min = m.granule;
-  t.mmu = mmu.get();
-  t.data = data.get();
-  std::vector<TierDescription> nodes{t};
-  if (c.two_tiers) {
-    nodes.push_back(t);
-    nodes[1].name = "slow";
-    nodes[1].rank = 1;
-    nodes[1].capacity = Bytes(round_down(capacity.value() / 2, largest.value()));
-    nodes[0].capacity = capacity - nodes[1].capacity;
-  }
-  tiers = must(TierTable::create(nodes), "tiers");
+  tiers = must(TierTable::create(describe(capacity, largest), c.distances), "tiers");
   Mm::Deps deps;
   deps.tiers = tiers.get();
   deps.notice_time = c.notice_time;
   deps.swap = &swap;
   deps.map = &map;
-  deps.data = data.get();
+  deps.data = &workers_;
   deps.completions = &completions;
   deps.trace = &ring;
   deps.clock = &clock;
@@ -108,6 +115,37 @@ World::World(const WorldConfig& c) : config(c) {
     kvmm::check(arena->check_plane(p).ok(), "a plane");
     arena->planes.push_back(p);
   }
+}
+
+std::vector<TierDescription> World::describe(Bytes capacity, Bytes largest) {
+  TierDescription t;
+  t.name = "dram";
+  t.device = "sim";
+  t.capacity = capacity;
+  t.block_size = largest;
+  t.page_size_min = mmu->info().granule;
+  t.mmu = mmu.get();
+  t.data = &workers_;
+  std::vector<TierDescription> nodes{t};
+  if (config.two_tiers) {
+    nodes.push_back(t);
+    nodes[1].name = "slow";
+    nodes[1].rank = 1;
+    nodes[1].node = NodeId(1);
+    nodes[1].capacity = Bytes(round_down(capacity.value() / 2, largest.value()));
+    nodes[0].capacity = capacity - nodes[1].capacity;
+  }
+  if (!config.tiers.empty()) {
+    nodes.clear();
+  }
+  for (const WorldTier& given : config.tiers) {
+    t.name = given.name;
+    t.rank = given.rank;
+    t.node = NodeId(given.node);
+    t.capacity = config.page_size * given.frames;
+    nodes.push_back(t);
+  }
+  return nodes;
 }
 
 World::~World() {

@@ -23,6 +23,13 @@
 
 namespace kvmm::test {
 
+struct WorldTier {
+  std::string name;
+  uint32_t rank = 0;
+  uint16_t node = 0;
+  uint32_t frames = 0;  // of page_size
+};
+
 struct WorldConfig {
   uint64_t seed = 1;
   Bytes page_size = Bytes(4096);
@@ -42,6 +49,9 @@ struct WorldConfig {
   bool stacked_disk = false;
   Tick notice_time;        // see Mm::Deps
   bool two_tiers = false;  // half of the frames in `dram`, half in `slow`; not with fixed_frames
+  std::vector<WorldTier> tiers;    // instead of these; `frames` is their sum then
+  NodeDistances distances;         // between their nodes
+  bool asynchronous_data = false;  // data work takes a while: a page stays in flight
   Bytes swap_2;            // a second swap area of this size; 0: none
   int32_t swap_2_priority = -1;
   Bytes swap_extent = kPageSizeMax;
@@ -104,6 +114,8 @@ class World {
   std::unique_ptr<ErrorBlock> errors;  // stacked_disk
   std::unique_ptr<DelayBlock> delay;   // stacked_disk
   std::unique_ptr<SimData> data;
+  // Of the next so many copies, a bit is wrong. Not with asynchronous_data.
+  uint32_t bad_copies = 0;
   CompletionQueue completions;
   std::unique_ptr<TierTable> tiers;
   SwapSpace swap;
@@ -115,8 +127,22 @@ class World {
   std::vector<std::unique_ptr<AddressSpace>> spaces;
 
  private:
+  // The data workers, with copies that go wrong when told to.
+  class Workers final : public DataOps {
+   public:
+    explicit Workers(World& world) : world_(world) {}
+    size_t submit(std::span<DataRequest* const> requests) override;
+    void poll() override { world_.data->poll(); }
+
+   private:
+    World& world_;
+  };
+
+  std::vector<TierDescription> describe(Bytes capacity, Bytes largest);
+  void add_area(BlockOps& block, const char* name, int32_t priority);
   Answer access(AddressSpace& space, uint32_t plane, uint32_t page, std::optional<uint64_t> value);
   VirtAddr address(AddressSpace& space, uint32_t plane, uint32_t page);
+  Workers workers_{*this};
   uint64_t next_id_ = 1;
 };
 

@@ -109,7 +109,7 @@ TEST(PageStates, TheDocumentHasEveryTransition) {
       ++compared;
     }
   }
-  EXPECT_EQ(compared, 220);
+  EXPECT_EQ(compared, 276);
 }
 
 TEST(PageStates, TheDocumentHasEveryDeviceView) {
