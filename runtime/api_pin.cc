@@ -104,6 +104,7 @@ kvmm_status kvmm_pin_batch(kvmm_runtime* runtime, const kvmm_pin_range* ranges, 
       auto range = resolve(ranges[i], pin->runtime);
       ok = range ? kvmm::Result<void>() : kvmm::Result<void>(range.error());
       if (range) {
+        core.called_from_here(*range->space);
         pin->batch.ranges.push_back(std::move(*range));
       }
     }

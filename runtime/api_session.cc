@@ -32,6 +32,7 @@ kvmm_status with_space(kvmm_session* session, Fn&& fn) {
     }
     kvmm::Core& core = session->runtime->core();
     MutexLock l(core.lock());
+    core.called_from_here(*session->impl);
     Result<void> r = fn(core.mm(), *session->impl);
     core.step();
     return api_status(r);

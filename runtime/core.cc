@@ -189,6 +189,42 @@ bool Core::take_faults() {
   return n == events.size();
 }
 
+void Core::called_from_here(AddressSpace& space) {
+  if (parts_.cpus == nullptr || !parts_.cpus->several()) {
+    return;
+  }
+  if (const auto node = parts_.cpus->here()) {
+    mm_->called_from(space, *node);
+  }
+}
+
+bool Core::threads_unknown() {
+  return parts_.cpus != nullptr && parts_.cpus->several() && mm_->threads().any_due();
+}
+
+// Where threads run that have touched: a few at a time and without the lock, so that a fault that
+// comes meanwhile waits for some tens of microseconds at most.
+void Core::look_at_threads() {
+  std::array<uint32_t, 4> threads{};
+  std::array<std::optional<NodeId>, 4> nodes;
+  size_t n = 0;
+  {
+    MutexLock l(lock_);
+    n = mm_->threads().due(threads, now());
+  }
+  for (size_t i = 0; i < n; ++i) {
+    nodes[i] = parts_.cpus->of_thread(threads[i]);
+  }
+  MutexLock l(lock_);
+  for (size_t i = 0; i < n; ++i) {
+    if (nodes[i]) {
+      mm_->threads().learnt(threads[i], mm_->zones().row_of(*nodes[i]), now());
+    } else {
+      mm_->threads().unknown(threads[i], now());
+    }
+  }
+}
+
 void Core::run() {
   std::array<pollfd, 3 + SwapSpace::kAreasMax> fds{};
   parts_.data->helper_started();
@@ -200,6 +236,7 @@ void Core::run() {
     size_t n = 0;
     Tick due;
     bool idle = true;
+    bool look = false;
     {
       MutexLock l(lock_);
       for (bool more = true; more;) {
@@ -207,6 +244,7 @@ void Core::run() {
         step_now(now(), true, kPagesAStep);
       }
       run_queries();
+      look = threads_unknown();
       due = mm_->next_due();
       armed_ = due;
       idle = parts_.completions->empty() && !mm_->has_ready() && !parts_.data->help_wanted();
@@ -228,9 +266,12 @@ void Core::run() {
       }
       after_step();
     }
-    if (idle) {
+    if (look) {
+      look_at_threads();
+    } else if (idle) {
       wait_for_events(std::span(fds).first(n), due);
-    } else {
+    }
+    if (!idle) {
       parts_.data->help();
     }
   }

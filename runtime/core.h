@@ -24,6 +24,7 @@
 #include <thread>
 
 #include "runtime/base/lock.h"
+#include "runtime/cpu_nodes.h"
 #include "runtime/platform.h"
 #include "sched/mm.h"
 
@@ -36,6 +37,7 @@ class Core {
     TierTable* tiers = nullptr;
     Tick notice_time;  // see Mm::Deps
     DataWorkers* data = nullptr;
+    const CpuNodes* cpus = nullptr;  // null: threads run anywhere
     TraceRing* trace = nullptr;
     CompletionQueue* completions = nullptr;
   };
@@ -60,6 +62,8 @@ class Core {
   // Steps after a change; what it starts on swap devices is left to the core thread, if there is
   // one. Never waits.
   void step() KVMM_REQUIRES(lock_);
+  // The caller's node is where the session's threads run, as long as no touch says otherwise.
+  void called_from_here(AddressSpace& space) KVMM_REQUIRES(lock_);
   // Steps and waits until pred() says true. False: it never will (nothing is in flight any more).
   bool wait_until(const std::function<bool()>& pred) KVMM_REQUIRES(lock_);
 
@@ -84,6 +88,8 @@ class Core {
   void after_step() KVMM_REQUIRES(lock_);
   void run_queries() KVMM_REQUIRES(lock_);
   bool take_faults() KVMM_REQUIRES(lock_);
+  bool threads_unknown() KVMM_REQUIRES(lock_);
+  void look_at_threads() KVMM_EXCLUDES(lock_);
 
   const Parts parts_;
   MmConfig config_;

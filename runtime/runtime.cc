@@ -137,6 +137,8 @@ Result<void> Runtime::build_memory() {
   parts.tiers = tiers_.get();
   parts.notice_time = platform_.executor->threaded() ? kNoticeTime : Tick(0);
   parts.data = data_.get();
+  cpus_ = std::make_unique<CpuNodes>(*devices);
+  parts.cpus = cpus_.get();
   parts.trace = trace_.get();
   parts.completions = &completions_;
   auto core = Core::create(parts);

@@ -135,6 +135,7 @@ class Runtime {
   std::unique_ptr<Device> memory_;
   std::unique_ptr<DataWorkers> data_;
   std::unique_ptr<TierTable> tiers_;
+  std::unique_ptr<CpuNodes> cpus_;
   std::unique_ptr<TraceRing> trace_;
   CompletionQueue completions_;
   std::unique_ptr<Core> core_;

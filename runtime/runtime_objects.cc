@@ -341,6 +341,7 @@ Result<AddressSpace*> Runtime::open_session(Arena& arena, SpaceSpec spec, int64_
   arena.lanes[static_cast<size_t>(lane)] = s;
   ++arena.open_spaces;
   core_->mm().attach(*s, core_->now());
+  core_->called_from_here(*s);
   sessions_.emplace(s->id(), std::move(space));
   return s;
 }

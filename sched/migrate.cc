@@ -328,7 +328,7 @@ void Mm::finish_migrate(PageOp& op) {
     MmStats::add(demoted ? stats_.pages_demoted : stats_.pages_promoted);
     MmStats::add(stats_.migrated_bytes, size);
     ++(demoted ? from.stats().demoted : from.stats().promoted);
-    trace(TraceEvent::migrate, home != nullptr ? home->id() : 0, p.index, p.frame->tier.value());
+    trace_of(TraceEvent::migrate, p, p.frame->tier.value());
   } else if (wanted) {
     p.set(Page::kStays);
     MmStats::add(stats_.migrate_failed);

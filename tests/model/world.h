@@ -139,7 +139,6 @@ class World {
   };
 
   std::vector<TierDescription> describe(Bytes capacity, Bytes largest);
-  void add_area(BlockOps& block, const char* name, int32_t priority);
   Answer access(AddressSpace& space, uint32_t plane, uint32_t page, std::optional<uint64_t> value);
   VirtAddr address(AddressSpace& space, uint32_t plane, uint32_t page);
   Workers workers_{*this};
