@@ -53,7 +53,34 @@ constexpr AttrDef kTierRanges{
     .help = "address ranges of the frame pool, a line each: start-end in hex"};
 constexpr AttrDef kDemoteTo{.pattern = "tiers/<tier>/demote_to",
                             .type = AttrType::kString,
-                            .help = "where reclaim moves pages: a tier or swap"};
+                            .help = "where its pages go when it is short, in this order"};
+constexpr AttrDef kNode{
+    .pattern = "tiers/<tier>/node", .type = AttrType::kU64, .help = "NUMA node of its memory"};
+constexpr AttrDef kMemory{.pattern = "tiers/<tier>/memory",
+                          .type = AttrType::kString,
+                          .help = "kind of memory: dram, hbm, cxl, persistent or other"};
+constexpr AttrDef kRank{.pattern = "tiers/<tier>/rank",
+                        .type = AttrType::kU64,
+                        .help = "0 is fastest; tiers of one rank are siblings"};
+constexpr AttrDef kDistance{.pattern = "tiers/<tier>/distance",
+                            .type = AttrType::kString,
+                            .help = "from the CPUs of each node, as node:distance; 10 is local"};
+constexpr AttrDef kBandwidth{.pattern = "tiers/<tier>/bandwidth",
+                             .type = AttrType::kU64,
+                             .unit = "MiB/s",
+                             .help = "from the nearest CPUs, as the firmware says; 0: unknown"};
+constexpr AttrDef kLatency{.pattern = "tiers/<tier>/latency",
+                           .type = AttrType::kU64,
+                           .unit = "nanoseconds",
+                           .help = "from the nearest CPUs, as the firmware says; 0: unknown"};
+constexpr AttrDef kPromoted{.pattern = "tiers/<tier>/promoted",
+                            .type = AttrType::kU64,
+                            .unit = "pages",
+                            .help = "pages that went from it to a nearer tier"};
+constexpr AttrDef kDemoted{.pattern = "tiers/<tier>/demoted",
+                           .type = AttrType::kU64,
+                           .unit = "pages",
+                           .help = "pages that went from it to a farther tier"};
 constexpr AttrDef kMin{.pattern = "tiers/<tier>/watermark_min",
                        .mode = kRw,
                        .type = AttrType::kBytes,
@@ -165,12 +192,55 @@ constexpr AttrDef kSwapFailErrors{.pattern = "sched/swap_fail_errors",
                                   .fallback = "16",
                                   .help = "errors in a row from which on a swap area fails"};
 
+constexpr AttrDef kDemoteRate{
+    .pattern = "sched/demote_rate",
+    .mode = kRw,
+    .type = AttrType::kBytes,
+    .max = 1024 * kGiB,
+    .fallback = "1GiB",
+    .help = "bytes a second that go down a tier; 0: only swap makes room"};
+constexpr AttrDef kPromoteRate{.pattern = "sched/promote_rate",
+                               .mode = kRw,
+                               .type = AttrType::kBytes,
+                               .max = 1024 * kGiB,
+                               .fallback = "256MiB",
+                               .help = "bytes a second that come up a tier; 0: none"};
+constexpr AttrDef kHintWait{
+    .pattern = "sched/hint_wait",
+    .mode = kRw,
+    .type = AttrType::kU64,
+    .unit = "microseconds",
+    .min = 1000,
+    .max = 600'000'000,
+    .fallback = "1000000",
+    .help = "time between two looks at whether far pages of running sessions are used"};
+
 constexpr const AttrDef* kAll[] = {
-    &kVersion,       &kName,       &kUptime,    &kVmstat,        &kMeminfo,     &kLocks,
-    &kCapacity,      &kTierUsed,   &kTierFree,  &kTierKind,      &kTierRanges,  &kDemoteTo,
-    &kMin,           &kLow,        &kHigh,      &kReadahead,     &kFaultAround, &kResume,
-    &kWindow,        &kWriteAhead, &kProbeWait, &kIoChunk,       &kZeroAhead,   &kWriteTries,
-    &kReclaimWindow, &kSwapSlow,   &kSwapFail,  &kSwapFailErrors};
+    &kVersion,    &kName,          &kUptime,        &kVmstat,      &kMeminfo,   &kCapacity,
+    &kTierUsed,   &kTierFree,      &kTierKind,      &kTierRanges,  &kDemoteTo,  &kNode,
+    &kMemory,     &kRank,          &kDistance,      &kBandwidth,   &kLatency,   &kPromoted,
+    &kDemoted,    &kMin,           &kLow,           &kHigh,        &kReadahead, &kFaultAround,
+    &kResume,     &kWindow,        &kWriteAhead,    &kProbeWait,   &kIoChunk,   &kZeroAhead,
+    &kWriteTries, &kReclaimWindow, &kDemoteRate,    &kPromoteRate, &kHintWait,  &kLocks,
+    &kSwapSlow,   &kSwapFail,      &kSwapFailErrors};
+
+// "dram1 slow swap"
+std::string demotion_order(const TierTable& tiers, const Tier& tier) {
+  std::string text;
+  for (const TierId id : tier.demotes_to()) {
+    text += tiers.tier(id).name() + " ";
+  }
+  return text + "swap";
+}
+
+std::string distances_text(const TierTable& tiers, const Tier& tier) {
+  std::string text;
+  for (const NodeId from : tiers.distances().from()) {
+    text += fmt::format("{}{}:{}", text.empty() ? "" : " ", from.value(),
+                        tiers.distances().between(from, tier.node()));
+  }
+  return text;
+}
 
 }  // namespace
 
@@ -314,24 +384,32 @@ Result<void> RuntimeAttributes::publish_tier(Tier& tier) {
                       return {};
                     }};
   };
-  return add("tiers/" + tier.name(),
-             {attr_fixed(kCapacity, AttrValue::of(tier.pool().capacity().value())),
-              {&kTierUsed, pool_bytes([](Tier& t) { return t.pool().used_bytes().value(); })},
-              {&kTierFree, pool_bytes([](Tier& t) { return t.pool().free_bytes().value(); })},
-              attr_fixed(kTierKind, AttrValue::of(std::string(frame_kind_name(tier.kind())))),
-              attr_fixed(kDemoteTo, AttrValue::of(std::string("swap"))),
-              attr_text(kTierRanges,
-                        [&tier]() -> Result<std::string> {
-                          const FrameArea& a = tier.pool().area();
-                          if (a.count == 0) {
-                            return std::string();
-                          }
-                          return fmt::format("{:x}-{:x}\n", a.base.value(),
-                                             a.frame(a.count).value());
-                        }),
-              watermark(kMin, &Watermarks::min),
-              watermark(kLow, &Watermarks::low),
-              watermark(kHigh, &Watermarks::high)});
+  return add(
+      "tiers/" + tier.name(),
+      {attr_fixed(kCapacity, AttrValue::of(tier.pool().capacity().value())),
+       {&kTierUsed, pool_bytes([](Tier& t) { return t.pool().used_bytes().value(); })},
+       {&kTierFree, pool_bytes([](Tier& t) { return t.pool().free_bytes().value(); })},
+       attr_fixed(kTierKind, AttrValue::of(std::string(frame_kind_name(tier.kind())))),
+       attr_fixed(kDemoteTo, AttrValue::of(demotion_order(r.tiers(), tier))),
+       attr_fixed(kNode, AttrValue::of(uint64_t{tier.node().value()})),
+       attr_fixed(kMemory, AttrValue::of(std::string(memory_kind_name(tier.description().memory)))),
+       attr_fixed(kRank, AttrValue::of(uint64_t{tier.rank()})),
+       attr_fixed(kDistance, AttrValue::of(distances_text(r.tiers(), tier))),
+       attr_fixed(kBandwidth, AttrValue::of(tier.description().bandwidth)),
+       attr_fixed(kLatency, AttrValue::of(tier.description().latency)),
+       {&kPromoted, pool_bytes([](Tier& t) { return t.stats().promoted; })},
+       {&kDemoted, pool_bytes([](Tier& t) { return t.stats().demoted; })},
+       attr_text(kTierRanges,
+                 [&tier]() -> Result<std::string> {
+                   const FrameArea& a = tier.pool().area();
+                   if (a.count == 0) {
+                     return std::string();
+                   }
+                   return fmt::format("{:x}-{:x}\n", a.base.value(), a.frame(a.count).value());
+                 }),
+       watermark(kMin, &Watermarks::min),
+       watermark(kLow, &Watermarks::low),
+       watermark(kHigh, &Watermarks::high)});
 }
 
 Result<void> RuntimeAttributes::publish_sched() {
@@ -344,7 +422,8 @@ Result<void> RuntimeAttributes::publish_sched() {
        attr_atomic(kIoChunk, c.io_chunk), attr_atomic(kZeroAhead, c.zero_ahead),
        attr_atomic(kWriteTries, c.write_tries), attr_atomic(kReclaimWindow, c.reclaim_window),
        attr_atomic(kSwapSlow, c.swap_slow_us), attr_atomic(kSwapFail, c.swap_fail_us),
-       attr_atomic(kSwapFailErrors, c.swap_fail_errors)});
+       attr_atomic(kSwapFailErrors, c.swap_fail_errors), attr_atomic(kDemoteRate, c.demote_rate),
+       attr_atomic(kPromoteRate, c.promote_rate), attr_atomic(kHintWait, c.hint_wait_us)});
 }
 
 std::map<std::string, ControlAction> RuntimeAttributes::actions() {
