@@ -38,6 +38,14 @@ constexpr AttrDef kLow = rw("tiers/<tier>/watermark_low", AttrType::kBytes, 4 * 
                             "16MiB", "reclaim starts below this much free memory");
 constexpr AttrDef kDemoteTo = ro("tiers/<tier>/demote_to", AttrType::kString, "the next tier");
 constexpr AttrDef kKind = ro("tiers/<tier>/kind", AttrType::kString, "kind of memory");
+constexpr AttrDef kNode = ro("tiers/<tier>/node", AttrType::kU64, "NUMA node");
+constexpr AttrDef kMemory = ro("tiers/<tier>/memory", AttrType::kString, "what it is made of");
+constexpr AttrDef kRank = ro("tiers/<tier>/rank", AttrType::kU64, "0 is fastest");
+constexpr AttrDef kDistance = ro("tiers/<tier>/distance", AttrType::kString, "from each node");
+constexpr AttrDef kBandwidth = ro("tiers/<tier>/bandwidth", AttrType::kU64, "how wide", "MiB/s");
+constexpr AttrDef kLatency = ro("tiers/<tier>/latency", AttrType::kU64, "how late", "ns");
+constexpr AttrDef kPromoted = ro("tiers/<tier>/promoted", AttrType::kU64, "went up", "pages");
+constexpr AttrDef kDemoted = ro("tiers/<tier>/demoted", AttrType::kU64, "went down", "pages");
 constexpr AttrDef kPath = ro("swap/<dev>/path", AttrType::kString, "file or device");
 constexpr AttrDef kSize = ro("swap/<dev>/size", AttrType::kBytes, "size of the area");
 constexpr AttrDef kSwapUsed = ro("swap/<dev>/used", AttrType::kBytes, "bytes in use");
@@ -161,6 +169,26 @@ std::map<std::string, ControlAction> FakeRuntime::actions() {
              }
              return std::string();
            }}};
+}
+
+void FakeRuntime::add_nodes() {
+  const auto add = [this](const char* name, uint64_t node, uint64_t rank, const char* memory,
+                          const char* distance, uint64_t used, const char* then) {
+    Result<AttrDir> dir = tree_.add(
+        std::string("tiers/") + name,
+        {fixed(kCapacity, 256 * kMiB), fixed(kUsed, used), fixed(kFree, 256 * kMiB - used),
+         fixed(kDemoteTo, then), fixed(kKind, "movable"), fixed(kNode, node),
+         fixed(kMemory, memory), fixed(kRank, rank), fixed(kDistance, distance),
+         fixed(kBandwidth, uint64_t{rank == 0 ? 200000u : 30000u}),
+         fixed(kLatency, uint64_t{rank == 0 ? 90u : 0u}), fixed(kPromoted, node),
+         fixed(kDemoted, node * 10)});
+    check(dir.ok(), "a tier of the fake tree");
+    dirs_.push_back(std::move(*dir));
+  };
+  // By name, "cxl" comes before the faster ones.
+  add("cxl", 2, 1, "cxl", "0:27 1:35 not:a 7 :", 64 * kMiB, "swap");
+  add("dram0", 0, 0, "dram", "0:10 1:16", 256 * kMiB, "dram1 cxl swap");
+  add("dram1", 1, 0, "dram", "0:16 1:10", 0, "dram0 cxl swap");
 }
 
 void FakeRuntime::open_session(const std::string& id, const std::string& name) {

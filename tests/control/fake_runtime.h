@@ -26,6 +26,8 @@ class FakeRuntime : public AttrProvider {
 
   AttrTree& tree() { return tree_; }
   std::map<std::string, ControlAction> actions();
+  // Two nodes and memory behind a link, as tiers beside `dram`.
+  void add_nodes();
   void open_session(const std::string& id, const std::string& name);
   void close_session(const std::string& id);
   // What an action was called with last: "swapon path=/x".

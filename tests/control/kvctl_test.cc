@@ -56,6 +56,7 @@ TEST_F(KvctlTest, PrintsWhatItPrinted) {
                               "pagemap 1 --width 20",
                               "tiers",
                               "swap",
+                              "topo",
                               "top --once",
                               "--json tiers",
                               "--json get -r tiers",
@@ -69,6 +70,19 @@ TEST_F(KvctlTest, PrintsWhatItPrinted) {
     }
     expect_golden(name + ".txt", command);
   }
+}
+
+TEST_F(KvctlTest, TopoDrawsNodesByRank) {
+  runtime.add_nodes();
+  start("fake");
+  expect_golden("topo_of_two_nodes.txt", "topo");
+  const Json json = good_json("topo");
+  EXPECT_EQ(json["nodes"], Json::array({0, 1}));
+  EXPECT_EQ(json["tiers"][3]["name"], "cxl") << "the slowest last";
+  EXPECT_EQ(json["tiers"][3]["distance"]["1"], 35);
+  EXPECT_EQ(json["tiers"][1]["demote_to"], Json::array({"dram1", "cxl", "swap"}));
+  EXPECT_EQ(json["tiers"][2]["demoted"], 10);
+  EXPECT_EQ(json["swap"][0]["path"], "/var/lib/kvmm/swap");
 }
 
 TEST_F(KvctlTest, EveryCommandPrintsJson) {

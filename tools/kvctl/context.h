@@ -130,6 +130,7 @@ int run_pagemap(const Context& context);
 int run_tiers(const Context& context);
 int run_swap(const Context& context);
 int run_doctor(const Context& context);
+int run_topo(const Context& context);
 int run_swapon(const Context& context);
 int run_swapoff(const Context& context);
 int run_save(const Context& context);

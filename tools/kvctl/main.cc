@@ -130,6 +130,7 @@ struct CommandLine {
     CLI::App* const doctor =
         add("doctor", "Can this machine run it, and what mends it", run_doctor);
     doctor->add_option("--path", options.path, "Folder for swap files (default: this one)");
+    add("topo", "Draw nodes, tiers and where pages go from there", run_topo);
   }
 
   void add_changing() {
