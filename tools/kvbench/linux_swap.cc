@@ -19,6 +19,7 @@
 #include <optional>
 #include <random>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "tools/kvbench/benchmark.h"
@@ -104,14 +105,17 @@ class Memory {
 
   // Nothing of it is in memory, and nothing in the swap cache.
   void push_out(const MemoryCgroup& group) {
-    constexpr int kTries = 50;
     constexpr uint64_t kRest = 8 * kMiB;  // the process itself
-    for (int i = 0; i < kTries; ++i) {
+    constexpr auto kPatience = std::chrono::seconds(60);
+    const Clock::time_point deadline = Clock::now() + kPatience;
+    while (Clock::now() < deadline) {
       (void)madvise(start_, bytes_, MADV_PAGEOUT);
       group.reclaim_all();
       if (resident() == 0 && group.usage() < kRest) {
         return;
       }
+      constexpr auto kWriteback = std::chrono::milliseconds(1);  // pages stay until it has ended
+      std::this_thread::sleep_for(kWriteback);
     }
     throw Failure(kExitFailed, fmt::format("{} of {} KiB stayed in memory, {} KiB are charged",
                                            resident() >> 10, bytes_ >> 10, group.usage() >> 10));
