@@ -9,7 +9,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 flags=${SANITIZE:+-fsanitize=$SANITIZE}
 rm -rf "$work"
 mkdir -p "$work"
-cmake --install "$build" --prefix "$work/prefix" --component kvmm > "$work/install.log"
+for component in kvmm dev; do
+  cmake --install "$build" --prefix "$work/prefix" --component $component >> "$work/install.log"
+done
 lib=$(dirname "$(find "$work/prefix" -name libkvmm.so)")
 case $kind in
   package)
