@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "runtime/control/protocol.h"
-#include "tools/kvctl/trace_rows.h"
+#include "tools/kvctl/trace_wire.h"
 
 namespace kvmm::ctl {
 namespace {

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/kvctl/output.h"
+#include "tools/kvctl/trace_wire.h"
 
 namespace kvmm::ctl {
 namespace {

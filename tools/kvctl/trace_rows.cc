@@ -12,20 +12,10 @@
 namespace kvmm::ctl {
 namespace {
 
-using Json = nlohmann::json;
 using OutJson = nlohmann::ordered_json;
-
-constexpr size_t kNameMax = 64;
-constexpr size_t kArgsMax = 16;
-constexpr size_t kEventsMax = 1024;
 
 Error corrupt(const std::string& what) {
   return Error(Errc::kCorrupt, what);
-}
-
-bool is_name(const Json& j) {
-  return j.is_string() && !j.get_ref<const std::string&>().empty() &&
-         j.get_ref<const std::string&>().size() <= kNameMax;
 }
 
 std::string page_text(uint64_t page) {
@@ -54,48 +44,6 @@ std::string value_text(std::string_view name, uint64_t value) {
 std::string errc_text_of(uint64_t code) {
   return code <= static_cast<uint64_t>(Errc::kDeviceGone) ? errc_name(static_cast<Errc>(code))
                                                           : std::to_string(code);
-}
-
-Result<TraceRow> trace_row_of(const Json& from) {
-  if (!from.is_array() || from.size() < 3 || from.size() > 3 + kArgsMax) {
-    return corrupt("an event is an array: number, tick, name, arguments");
-  }
-  TraceRow row;
-  for (size_t i = 0; i < from.size(); ++i) {
-    if (i == 2 ? !is_name(from[i]) : !from[i].is_number_unsigned()) {
-      return corrupt(i == 2 ? "an event's name must be a short text"
-                            : "an event's numbers must be whole, from 0 to 2^64 - 1");
-    }
-    if (i > 2) {
-      row.args.push_back(from[i].get<uint64_t>());
-    }
-  }
-  row.number = from[0].get<uint64_t>();
-  row.tick = from[1].get<uint64_t>();
-  row.event = from[2].get<std::string>();
-  return row;
-}
-
-Result<std::vector<TraceEventSchema>> trace_schema_of(const Json& from) {
-  if (!from.is_array() || from.size() > kEventsMax) {
-    return corrupt("'schema' must be a list of events");
-  }
-  std::vector<TraceEventSchema> all;
-  for (const Json& event : from) {
-    if (!event.is_object() || !event.contains("name") || !is_name(event["name"]) ||
-        !event.contains("args") || !event["args"].is_array() || event["args"].size() > kArgsMax) {
-      return corrupt("'schema': an event has a 'name' and 'args'");
-    }
-    TraceEventSchema one{event["name"].get<std::string>(), {}};
-    for (const Json& arg : event["args"]) {
-      if (!is_name(arg)) {
-        return corrupt("'schema': the arguments of " + harmless(one.name) + " must be names");
-      }
-      one.args.push_back(arg.get<std::string>());
-    }
-    all.push_back(std::move(one));
-  }
-  return all;
 }
 
 TraceSchema::TraceSchema(std::vector<TraceEventSchema> events) : events_(std::move(events)) {

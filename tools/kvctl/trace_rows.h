@@ -20,10 +20,6 @@
 
 namespace kvmm::ctl {
 
-// Errors: kCorrupt, and its text says what is wrong.
-Result<TraceRow> trace_row_of(const nlohmann::json& from);
-Result<std::vector<TraceEventSchema>> trace_schema_of(const nlohmann::json& from);
-
 class TraceSchema {
  public:
   TraceSchema() = default;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// thread_file: a swap file by plain pread and pwrite in one thread. It needs no io_uring and no
-// O_DIRECT, and is as slow as that: an example, and a way out where both are refused.
+// thread_file: a swap file by plain pread and pwrite in one thread. It needs no io_uring, nor
+// O_DIRECT where that is refused (pages then stay in the page cache, which is DRAM), and is as slow
+// as that: an example, and a way out where both are refused.
 //
 //   submit --todo--> thread: pread, pwrite, fdatasync --finished, eventfd--> poll --push--> queue
 //
@@ -255,7 +256,11 @@ class ThreadFileDriver final : public Driver {
     if (!size) {
       return size.error();
     }
-    const int file = ::open(info.path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    constexpr int kFlags = O_RDWR | O_CREAT | O_CLOEXEC;
+    int file = ::open(info.path.c_str(), kFlags | O_DIRECT, 0600);
+    if (file < 0 && errno == EINVAL) {  // a file system without direct I/O
+      file = ::open(info.path.c_str(), kFlags, 0600);
+    }
     if (file < 0) {
       return Error(errno == ENOENT ? Errc::kNotFound : Errc::kPermission,
                    info.path + ": cannot be opened", errno);
