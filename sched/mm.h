@@ -40,6 +40,7 @@
 #include "runtime/base/clock.h"
 #include "runtime/base/trace.h"
 #include "sched/mm_config.h"
+#include "sched/mm_notice.h"
 #include "sched/open_faults.h"
 #include "sched/page_op.h"
 #include "sched/pin.h"
@@ -50,37 +51,6 @@
 #include "vmm/address_space.h"
 
 namespace kvmm {
-
-// What happened that a person should read. Kept in a ring; the runtime prints it from a thread of
-// its own.
-struct MmNotice {
-  enum class Kind : uint8_t {
-    kWrongPage,
-    kReadError,
-    kWriteError,
-    kSealViolation,
-    kNoMemory,
-    kStrayTouch,
-    kSwapFull,
-    kSwapFailing,  // the area takes no pages any more and is emptied
-    kSwapGone,     // its device has gone: so has what was only there
-    kSwapEmptied,  // a failing area holds nothing any more, and can be taken out; `page` were lost
-  };
-  Kind kind = Kind::kWrongPage;
-  Errc code = Errc::kOk;
-  uint64_t space = 0;
-  uint64_t va = 0;
-  uint32_t page = 0;
-  uint32_t plane = 0;
-  std::array<char, 16> swap{};  // kSwap...: the area's name
-};
-
-// A wait of the API for work on many pages. Owned by the caller; done when `pending` is 0.
-struct MmJob {
-  uint64_t pending = 0;  // pages still to come
-  Errc result = Errc::kOk;
-  bool done() const { return pending == 0; }
-};
 
 class Mm {
  public:
@@ -408,11 +378,6 @@ class Mm {
   static bool for_each_of_tier(AddressSpace& space, TierId tier, Fn&& fn) {
     AddressSpace::Lists& l = space.lists[tier.value()];
     return for_each_from_tail(l.inactive, fn) || for_each_from_tail(l.active, fn);
-  }
-  void due_at(Tick t) {
-    if (t != Tick(0)) {
-      next_due_ = next_due_ == Tick(0) ? t : std::min(next_due_, t);
-    }
   }
 
   static constexpr uint32_t kOps = 256;
