@@ -129,6 +129,13 @@ constexpr AttrDef kWriteAhead{
     .max = 64 * kGiB,
     .fallback = "0",
     .help = "bytes of idle sessions' pages written before their frames are needed"};
+constexpr AttrDef kSpin{.pattern = "sched/spin",
+                        .mode = kRw,
+                        .type = AttrType::kU64,
+                        .unit = "microseconds",
+                        .max = 1'000'000,
+                        .fallback = "50",
+                        .help = "time the core thread looks for the next fault before it sleeps"};
 constexpr AttrDef kProbeWait{
     .pattern = "sched/probe_wait",
     .mode = kRw,
@@ -216,13 +223,14 @@ constexpr AttrDef kHintWait{
     .help = "time between two looks at whether far pages of running sessions are used"};
 
 constexpr const AttrDef* kAll[] = {
-    &kVersion,    &kName,          &kUptime,        &kVmstat,      &kMeminfo,   &kCapacity,
-    &kTierUsed,   &kTierFree,      &kTierKind,      &kTierRanges,  &kDemoteTo,  &kNode,
-    &kMemory,     &kRank,          &kDistance,      &kBandwidth,   &kLatency,   &kPromoted,
-    &kDemoted,    &kMin,           &kLow,           &kHigh,        &kReadahead, &kFaultAround,
-    &kResume,     &kWindow,        &kWriteAhead,    &kProbeWait,   &kIoChunk,   &kZeroAhead,
-    &kWriteTries, &kReclaimWindow, &kDemoteRate,    &kPromoteRate, &kHintWait,  &kLocks,
-    &kSwapSlow,   &kSwapFail,      &kSwapFailErrors};
+    &kVersion,    &kName,          &kUptime,     &kVmstat,         &kMeminfo,
+    &kCapacity,   &kTierUsed,      &kTierFree,   &kTierKind,       &kTierRanges,
+    &kDemoteTo,   &kNode,          &kMemory,     &kRank,           &kDistance,
+    &kBandwidth,  &kLatency,       &kPromoted,   &kDemoted,        &kMin,
+    &kLow,        &kHigh,          &kReadahead,  &kFaultAround,    &kResume,
+    &kWindow,     &kWriteAhead,    &kProbeWait,  &kIoChunk,        &kZeroAhead,
+    &kWriteTries, &kReclaimWindow, &kDemoteRate, &kPromoteRate,    &kHintWait,
+    &kLocks,      &kSwapSlow,      &kSwapFail,   &kSwapFailErrors, &kSpin};
 
 // "dram1 slow swap"
 std::string demotion_order(const TierTable& tiers, const Tier& tier) {
@@ -419,11 +427,12 @@ Result<void> RuntimeAttributes::publish_sched() {
       {attr_atomic(kReadahead, c.readahead_max), attr_atomic(kFaultAround, c.fault_around),
        attr_atomic(kResume, c.resume_prefetch), attr_atomic(kWindow, c.prefetch_window),
        attr_atomic(kWriteAhead, c.writeback_ahead), attr_atomic(kProbeWait, c.probe_wait_us),
-       attr_atomic(kIoChunk, c.io_chunk), attr_atomic(kZeroAhead, c.zero_ahead),
-       attr_atomic(kWriteTries, c.write_tries), attr_atomic(kReclaimWindow, c.reclaim_window),
-       attr_atomic(kSwapSlow, c.swap_slow_us), attr_atomic(kSwapFail, c.swap_fail_us),
-       attr_atomic(kSwapFailErrors, c.swap_fail_errors), attr_atomic(kDemoteRate, c.demote_rate),
-       attr_atomic(kPromoteRate, c.promote_rate), attr_atomic(kHintWait, c.hint_wait_us)});
+       attr_atomic(kSpin, c.spin_us), attr_atomic(kIoChunk, c.io_chunk),
+       attr_atomic(kZeroAhead, c.zero_ahead), attr_atomic(kWriteTries, c.write_tries),
+       attr_atomic(kReclaimWindow, c.reclaim_window), attr_atomic(kSwapSlow, c.swap_slow_us),
+       attr_atomic(kSwapFail, c.swap_fail_us), attr_atomic(kSwapFailErrors, c.swap_fail_errors),
+       attr_atomic(kDemoteRate, c.demote_rate), attr_atomic(kPromoteRate, c.promote_rate),
+       attr_atomic(kHintWait, c.hint_wait_us)});
 }
 
 std::map<std::string, ControlAction> RuntimeAttributes::actions() {

@@ -3,9 +3,11 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <semaphore>
 
@@ -272,10 +274,19 @@ void Core::run() {
       wait_for_events(std::span(fds).first(n), due);
     }
     if (!idle) {
+      worked_ = true;
       parts_.data->help();
     }
   }
   parts_.data->helper_stopped();
+}
+
+// Takes the tick of a wake-up, so that the descriptor tells of the next one only.
+void Core::drain(const pollfd& wake) const {
+  if ((wake.revents & POLLIN) != 0) {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = read(wake_fd_, &count, sizeof count);
+  }
 }
 
 void Core::wait_for_events(std::span<pollfd> fds, Tick due) {
@@ -285,15 +296,43 @@ void Core::wait_for_events(std::span<pollfd> fds, Tick due) {
     timeout.tv_sec = static_cast<time_t>((due - t).value() / 1'000'000'000u);
     timeout.tv_nsec = static_cast<long>((due - t).value() % 1'000'000'000u);
   }
+  if (spin(fds, due)) {
+    return;
+  }
   asleep_.store(true);
   if (!woken_.load()) {
     const int ready = ppoll(fds.data(), fds.size(), due == Tick(0) ? nullptr : &timeout, nullptr);
-    if (ready > 0 && (fds[0].revents & POLLIN) != 0) {
-      uint64_t count = 0;
-      [[maybe_unused]] const ssize_t got = read(wake_fd_, &count, sizeof count);
+    worked_ = ready > 0;
+    if (ready > 0) {
+      drain(fds[0]);
     }
   }
   asleep_.store(false, std::memory_order_relaxed);
+}
+
+// Looks for the next event a little longer than it takes to be woken: the threads that have just
+// got their pages touch the next ones soon. True: there is one. Not after a sleep that ended by its
+// time.
+bool Core::spin(std::span<pollfd> fds, Tick due) {
+  const Tick spin = micros(config_.spin_us.load(std::memory_order_relaxed));
+  if (!worked_ || spin == Tick(0)) {
+    return false;
+  }
+  worked_ = false;
+  Tick end = now() + spin;
+  if (due != Tick(0)) {
+    end = std::min(end, due);
+  }
+  const timespec none{};
+  do {
+    if (woken_.load() || ppoll(fds.data(), fds.size(), &none, nullptr) > 0) {
+      drain(fds[0]);
+      worked_ = true;
+      return true;
+    }
+    sched_yield();  // who wants this core shall have it
+  } while (now() < end);
+  return false;
 }
 
 }  // namespace kvmm

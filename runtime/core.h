@@ -85,6 +85,8 @@ class Core {
   void run();
   void step_now(Tick now, bool with_io, uint32_t pages_max) KVMM_REQUIRES(lock_);
   void wait_for_events(std::span<pollfd> fds, Tick due);
+  bool spin(std::span<pollfd> fds, Tick due);
+  void drain(const pollfd& wake) const;
   void after_step() KVMM_REQUIRES(lock_);
   void run_queries() KVMM_REQUIRES(lock_);
   bool take_faults() KVMM_REQUIRES(lock_);
@@ -109,6 +111,7 @@ class Core {
   std::atomic<bool> woken_{false};
   uint32_t waiters_ KVMM_GUARDED_BY(lock_) = 0;
   Tick armed_ KVMM_GUARDED_BY(lock_);  // when the core thread wakes by itself; 0: it does not
+  bool worked_ = false;  // the core thread's: it had something to do since it slept
   std::thread thread_;
 };
 

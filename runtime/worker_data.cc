@@ -12,6 +12,10 @@ namespace {
 
 // The longest request that the core thread takes: some 10 us, which a fault can wait.
 constexpr Bytes kHelpMax = kib(256);
+// So many short requests (one page of 2 MiB, some 70 us) the core thread does by itself: a worker
+// would take a core from the threads that have just got their pages, and whose next touches the
+// devices wait for.
+constexpr size_t kHelperAlone = 8;
 
 }  // namespace
 
@@ -54,7 +58,8 @@ size_t WorkerData::submit(std::span<DataRequest* const> requests) {
     look_at_first();
     const bool helps = helper_.load(std::memory_order_relaxed) == std::this_thread::get_id() &&
                        short_first_.load(std::memory_order_relaxed);
-    wanted = std::min(sleeping_, queued_ - (helps ? 1 : 0));
+    const size_t alone = helps ? std::min(queued_, kHelperAlone) : 0;
+    wanted = std::min(sleeping_, queued_ - alone);
   }
   for (; wanted != 0; --wanted) {
     wake_.notify_one();
@@ -99,6 +104,9 @@ bool WorkerData::help() {
       return false;  // none, or a long one, which a worker was woken for
     }
     r = pop();
+    if (head_ != nullptr && !short_first_.load(std::memory_order_relaxed)) {
+      wake_.notify_one();  // a long one is next: nobody was woken for it yet
+    }
   }
   inline_ops_.submit(std::span<DataRequest* const>(&r, 1));
   return true;
@@ -124,6 +132,7 @@ void WorkerData::run() {
       r = pop();
     }
     inline_ops_.submit(std::span<DataRequest* const>(&r, 1));  // pushes to the core's queue
+    sched_yield();  // a thread whose page has just been mapped asks for the next one first
   }
 }
 

@@ -34,6 +34,8 @@ struct MmConfig {
   N io_chunk{2 * kMiB};
   // Frames of each size in use that are zeroed ahead of need.
   N zero_ahead{4};
+  // How long the core thread looks for the next fault before it sleeps; see runtime/core.h.
+  N spin_us{50};
   // Tries of a write before the page is kept resident.
   N write_tries{3};
   // Bytes a second that go down a tier, and up. 0: none; then only swap makes room.

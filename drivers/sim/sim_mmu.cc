@@ -305,6 +305,7 @@ Errc SimMmu::perform(const MmuRequest& r, MapEntry& e) {
       }
       set_poison(va, va + n);
       ++stats_.poisons;
+      wake({e.va, r.page_size});
       return Errc::kOk;
     case MmuOp::kClear:
       if (mapping_in(va, va + n) != pages_.end()) {

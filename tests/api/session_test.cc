@@ -171,6 +171,7 @@ TEST_F(Sessions, DurableIsWrittenAheadAndStays) {
   World w;
   ASSERT_KVMM_OK(w.open(with_swap()));
   ASSERT_KVMM_OK(kvmm_attr_set(w.runtime(), "sched/writeback_ahead", "8MiB"));
+  ASSERT_NE(w.session(0), nullptr);
   w.fill(0, 5);
   ASSERT_KVMM_OK(kvmm_advise(w.session(0), KVMM_ADVISE_DURABLE));
   while (w.stat(0).swap_out_bytes < w.lane_bytes()) {
@@ -187,6 +188,8 @@ TEST_F(Sessions, APinWithoutAFrameHasFailed) {
   o.dram = 4 * kMi;
   World w;
   ASSERT_KVMM_OK(w.open(o));
+  ASSERT_NE(w.session(0), nullptr);
+  ASSERT_NE(w.session(1), nullptr);
   w.fill(0, 1);
   w.fill(1, 2);
   kvmm_pin_range r{w.session(2), 0, 0, 0, KVMM_ALL_TOKENS};
@@ -204,6 +207,7 @@ TEST_F(Sessions, APinWithoutAFrameHasFailed) {
 TEST_F(Sessions, ThePinsDescriptorIsReadableOnceNothingIsComing) {
   World w;
   ASSERT_KVMM_OK(w.open(with_swap()));
+  ASSERT_NE(w.session(0), nullptr);
   w.fill(0, 1);
   // All of the memory: whoever comes now has to wait for this pin's end.
   const kvmm_pin_range all[2] = {{w.session(0), 0, 0, 0, KVMM_ALL_TOKENS},

@@ -55,7 +55,7 @@ TEST_F(CompleteTest, OffersWhatMayFollow) {
     Words offered;
   } kCases[] = {
       {{"page"}, {"words", "pagemap"}},
-      {{"s"}, {"words", "smaps", "set", "save", "swapon", "swapoff"}},
+      {{"s"}, {"words", "smaps", "swap", "set", "save", "swapon", "swapoff"}},
       {{"ls", "ti"}, {"words", "tiers/"}},
       {{"ls", "tiers/"}, {"words", "tiers/dram/"}},
       {{"get", "tiers/dram/w"}, {"words", "tiers/dram/watermark_low"}},

@@ -153,7 +153,7 @@ TEST_F(MountTest, ShellsFindTheTree) {
             "192MiB\n");
   // Every attribute is found once, and can be read.
   const std::string found = sh("find . -type f | sort");
-  EXPECT_EQ(std::count(found.begin(), found.end(), '\n'), 40) << found;
+  EXPECT_EQ(std::count(found.begin(), found.end(), '\n'), 45) << found;
   EXPECT_EQ(sh("find . -type f -exec cat {} + >/dev/null"), "");
   EXPECT_EQ(sh("ls -l tiers/dram | cut -c1-10 | sort | uniq -c | tr -s \" \""),
             " 5 -r--r--r--\n 1 -rw-r--r--\n 1 total 0\n");
