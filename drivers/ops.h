@@ -128,7 +128,7 @@ struct MmuInfo {
   bool protects = false;                 // kProtect and Prot::kRead are enforced
   bool poisons = false;                  // kPoison is enforced
   FrameKind kind = FrameKind::kMovable;  // the kind of frame that this MMU maps
-  bool fixed_frames = false;  // a page's frame is decided by its address: see `fixed_frame`
+  bool fixed_frames = false;   // a page's frame is decided by its address: see `fixed_frame`
   bool frames_zeroed = false;  // what `create_frames` made reads as zeros
 };
 

@@ -111,7 +111,7 @@ class Core {
   std::atomic<bool> woken_{false};
   uint32_t waiters_ KVMM_GUARDED_BY(lock_) = 0;
   Tick armed_ KVMM_GUARDED_BY(lock_);  // when the core thread wakes by itself; 0: it does not
-  bool worked_ = false;  // the core thread's: it had something to do since it slept
+  bool worked_ = false;                // the core thread's: it had something to do since it slept
   std::thread thread_;
 };
 

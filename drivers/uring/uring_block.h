@@ -86,7 +86,7 @@ class UringBlock final : public BlockOps {
   std::vector<uint32_t> free_;    // slots, used as a stack
   std::vector<uint32_t> queued_;  // slots whose SQE the kernel has not taken yet, oldest first
   int ring_error_ = 0;            // errno that ended the ring, or 0
-  bool arms_ = false;  // the owner calls arm() before it sleeps: no ticks in between
+  bool arms_ = false;             // the owner calls arm() before it sleeps: no ticks in between
 };
 
 }  // namespace kvmm

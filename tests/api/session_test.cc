@@ -167,22 +167,6 @@ TEST_F(Sessions, ContiguousPlanesGoOutAndComeBack) {
   EXPECT_GT(stat_of(a.sessions[1]).faults_major, 0u);
 }
 
-TEST_F(Sessions, DurableIsWrittenAheadAndStays) {
-  World w;
-  ASSERT_KVMM_OK(w.open(with_swap()));
-  ASSERT_KVMM_OK(kvmm_attr_set(w.runtime(), "sched/writeback_ahead", "8MiB"));
-  ASSERT_NE(w.session(0), nullptr);
-  w.fill(0, 5);
-  ASSERT_KVMM_OK(kvmm_advise(w.session(0), KVMM_ADVISE_DURABLE));
-  while (w.stat(0).swap_out_bytes < w.lane_bytes()) {
-    ASSERT_KVMM_OK(kvmm_advise(w.session(0), KVMM_ADVISE_DURABLE));
-    std::this_thread::yield();
-  }
-  EXPECT_EQ(w.stat(0).bytes_resident, w.lane_bytes()) << "nothing was taken away";
-  EXPECT_TRUE(w.holds(0, 5));
-  EXPECT_EQ(w.stat(0).faults_major, 0u);
-}
-
 TEST_F(Sessions, APinWithoutAFrameHasFailed) {
   Options o;  // no swap: what is written stays
   o.dram = 4 * kMi;

@@ -52,7 +52,7 @@ struct WorldConfig {
   std::vector<WorldTier> tiers;    // instead of these; `frames` is their sum then
   NodeDistances distances;         // between their nodes
   bool asynchronous_data = false;  // data work takes a while: a page stays in flight
-  Bytes swap_2;            // a second swap area of this size; 0: none
+  Bytes swap_2;                    // a second swap area of this size; 0: none
   int32_t swap_2_priority = -1;
   Bytes swap_extent = kPageSizeMax;
   bool swap_grows = false;  // the first area's disk is empty and grows up to `swap`

@@ -323,15 +323,15 @@ enum {
   KVMM_ADVISE_RUNNING = 1, /* is generating: last to be reclaimed */
   KVMM_ADVISE_IDLE = 2,    /* not soon: first to be reclaimed */
   KVMM_ADVISE_EVICT = 3,   /* write out and free all its frames now, without waiting; then IDLE */
-  KVMM_ADVISE_DURABLE = 4  /* write out ahead of need, keep resident: as far as attribute
-                              sched/writeback_ahead allows, which is 0 by default */
+  KVMM_ADVISE_DURABLE = 4  /* write its unmapped pages out ahead of need, keep them resident: as far
+                              as attribute sched/writeback_ahead allows, which is 0 by default */
 };
 KVMM_API kvmm_status kvmm_advise(kvmm_session* session, uint32_t advice);
 
 /* Returns when everything the session has is written to swap and the devices have flushed. `seq`
- * (may be NULL) receives the number of this sync: 1, 2, ... in this runtime. What is written is on the
- * devices, and is not found again by a later opening of the area yet. Errors: EIO, ENOSPACE (full,
- * or no swap area), EBUSY (a page is pinned, for whatever). */
+ * (may be NULL) receives the number of this sync: 1, 2, ... in this runtime. What is written is on
+ * the devices, and is not found again by a later opening of the area yet. Errors: EIO, ENOSPACE
+ * (full, or no swap area), EBUSY (a page is pinned, for whatever). */
 KVMM_API kvmm_status kvmm_sync(kvmm_session* session, uint64_t* seq);
 
 typedef struct kvmm_session_stat {
