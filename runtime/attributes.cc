@@ -90,12 +90,12 @@ constexpr AttrDef kLow{.pattern = "tiers/<tier>/watermark_low",
                        .mode = kRw,
                        .type = AttrType::kBytes,
                        .fallback = "(1/32 of capacity)",
-                       .help = "below this reclaimd works"};
+                       .help = "below this reclaim works"};
 constexpr AttrDef kHigh{.pattern = "tiers/<tier>/watermark_high",
                         .mode = kRw,
                         .type = AttrType::kBytes,
                         .fallback = "(1/16 of capacity)",
-                        .help = "above this reclaimd rests"};
+                        .help = "above this reclaim rests"};
 // ---- sched
 constexpr AttrDef kReadahead{.pattern = "sched/readahead_max",
                              .mode = kRw,
@@ -190,14 +190,15 @@ constexpr AttrDef kSwapFail{.pattern = "sched/swap_fail",
                             .max = 600'000'000,
                             .fallback = "10000000",
                             .help = "average latency or silence from which on a swap area fails"};
-constexpr AttrDef kSwapFailErrors{.pattern = "sched/swap_fail_errors",
-                                  .mode = kRw,
-                                  .type = AttrType::kU64,
-                                  .unit = "errors",
-                                  .min = 1,
-                                  .max = 1'000'000,
-                                  .fallback = "16",
-                                  .help = "errors in a row from which on a swap area fails"};
+constexpr AttrDef kSwapFailErrors{
+    .pattern = "sched/swap_fail_errors",
+    .mode = kRw,
+    .type = AttrType::kU64,
+    .unit = "errors",
+    .min = 1,
+    .max = 1'000'000,
+    .fallback = "16",
+    .help = "errors, less a 64th for each success, from which on a swap area fails"};
 
 constexpr AttrDef kDemoteRate{
     .pattern = "sched/demote_rate",

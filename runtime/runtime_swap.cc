@@ -102,6 +102,10 @@ Result<void> Runtime::swapon(const std::string& path, Bytes size, int32_t priori
   d.device = std::move(*device);
   BlockOps* block = d.device->block();
   check(block != nullptr, "a swap device has block ops");
+  if (block->info().volatile_content && !config_.swap_volatile) {
+    return Error(Errc::kInvalid, path + ": " + block->info().name +
+                                     " forgets every page: for a VOLATILE runtime only");
+  }
   area_config.name = d.name;
   area_config.path = path;
   area_config.priority = priority;

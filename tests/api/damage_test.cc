@@ -76,12 +76,11 @@ TEST_F(Damage, ADiskThatCannotBeWrittenLosesNothing) {
       w.fill(lane, 1);
     }
     disk.fail_writes();
-    kvmm_status worst = KVMM_OK;
     for (uint32_t lane = 0; lane < 3; ++lane) {
+      // No space once the area has been given up, which its errors lead to soon.
       const kvmm_status s = kvmm_sync(w.session(lane), nullptr);
-      worst = s == KVMM_OK ? worst : s;
+      EXPECT_TRUE(s == KVMM_EIO || s == KVMM_ENOSPACE) << kvmm_status_name(s);
     }
-    EXPECT_EQ(worst, KVMM_EIO) << kvmm_status_name(worst);
     EXPECT_GT(w.counter("write_errors"), 0u);
     for (uint32_t lane = 0; lane < 3; ++lane) {
       EXPECT_TRUE(w.holds(lane, 1));
@@ -144,7 +143,8 @@ TEST_F(Damage, AWrongPageOnDiskIsNeverMapped) {
     ASSERT_NE(w.session(0), nullptr);
     w.fill(0, 1);
     constexpr uint64_t kPage = 64 * kKi;
-    const std::string content(reinterpret_cast<const char*>(w.base(0) + 5 * kPage), 4096);
+    // All of it: the first 4 KiB stand in page 14 once more, and slots come in any order.
+    const std::string content(reinterpret_cast<const char*>(w.base(0) + 5 * kPage), kPage);
     ASSERT_TRUE(w.send_out(0));
     const size_t at = read_file(swap).find(content);
     ASSERT_NE(at, std::string::npos);

@@ -136,6 +136,14 @@ TEST_F(Swap, ADeviceThatForgetsIsRefusedWhereContentCounts) {
   ASSERT_KVMM_OK(w.open(Options()));
   EXPECT_REFUSED(kvmm_swapon(w.runtime(), "null:a", 64 * kMi, 0), KVMM_EINVALID, "null:a",
                  "VOLATILE");
+  // Nor by its driver's name over an innocent path.
+  const std::string path = folder_.file("plain");
+  kvmm_swap_options o = kvmmpp::init<kvmm_swap_options>();
+  o.path = path.c_str();
+  o.bytes = 64 * kMi;
+  o.driver = "null";
+  EXPECT_REFUSED(kvmm_swapon_with(w.runtime(), &o), KVMM_EINVALID, path, "VOLATILE");
+  EXPECT_TRUE(w.attribute("swap/swap0/path").empty());
 }
 
 TEST_F(Swap, AnotherModelsFile) {

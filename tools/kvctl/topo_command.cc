@@ -136,10 +136,11 @@ Json as_json(const Snapshot& now, const std::set<uint64_t>& nodes) {
     json["tiers"].push_back(std::move(one));
   }
   for (const Directory& d : now.swap) {
+    const Json priority = Json::parse(d.attributes.text("priority"), nullptr, false);
     json["swap"].push_back({{"name", d.name},
                             {"size", d.attributes.number("size")},
                             {"used", d.attributes.number("used")},
-                            {"priority", d.attributes.text("priority")},
+                            {"priority", priority.is_number_integer() ? priority : Json(nullptr)},
                             {"path", d.attributes.text("path")}});
   }
   return json;

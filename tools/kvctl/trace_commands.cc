@@ -308,16 +308,16 @@ void declare_trace(CLI::App& command, TraceOptions& options) {
   CLI::Option* const input =
       command.add_option("--from", options.input, "Read a recorded file instead of a runtime");
   command.add_flag("--past", options.past, "Begin with the events that the runtime still has");
-  CLI::Option* const fault =
-      command
-          .add_option_function<std::string>(
-              "--fault",
-              [&options](const std::string& page) {
-                options.fault = true;
-                options.page = page;
-              },
-              "The life of a fault, step by step: SESSION:PAGE, SESSION:PLANE/PAGE, or any")
-          ->expected(0, 1);
+  CLI::Option* const fault = command
+                                 .add_option_function<std::string>(
+                                     "--fault",
+                                     [&options](const std::string& page) {
+                                       options.fault = true;
+                                       options.page = page;
+                                     },
+                                     "The life of a fault, step by step: SESSION:PAGE, "
+                                     "SESSION:PLANE/PAGE; no value: the next one")
+                                 ->expected(0, 1);
   command.add_option("-n,--count", options.count,
                      "End after so many events, or faults (default with --fault: 1; 0: no end)");
   input->excludes(output);
