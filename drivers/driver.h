@@ -12,7 +12,8 @@
 // `bind` builds the `Device`, which owns its op tables. The first driver in order of registration
 // whose probe says yes gets the device, unless the device names its driver.
 //
-// Thread safety: registration and binding happen at set-up, one thread.
+// Thread safety: registration happens at set-up, one thread. Swap devices are bound while the
+// runtime runs: `bind` of one driver may be called by several threads at once.
 #pragma once
 
 #include <memory>

@@ -51,13 +51,15 @@ class CompletionQueue {
   }
 
   void push(Request& r) noexcept {
+    const Notifier notify = notify_;  // the queue may be gone once its reader has `r`
+    void* const context = context_;
     Request* head = pushed_.load(std::memory_order_relaxed);
     do {
       r.next = head;
     } while (!pushed_.compare_exchange_weak(head, &r, std::memory_order_release,
                                             std::memory_order_relaxed));
-    if (head == nullptr && notify_ != nullptr) {
-      notify_(context_);
+    if (head == nullptr && notify != nullptr) {
+      notify(context);
     }
   }
 

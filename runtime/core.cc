@@ -23,7 +23,8 @@ namespace {
 constexpr uint32_t kPagesAStep = 2;
 
 // The mm_ that this thread is stepping: what it pushes to its own queue meanwhile it pops itself.
-thread_local const void* stepping = nullptr;
+// Of the initial-exec model, because the fault path must not allocate a thread-local block.
+[[gnu::tls_model("initial-exec")]] constinit thread_local const void* stepping = nullptr;
 
 }  // namespace
 
@@ -168,8 +169,9 @@ bool Core::query(const std::function<void(Mm&)>& fn) {
   return q.ran;
 }
 
-void Core::run_queries() {
+bool Core::run_queries() {
   Query* q = queries_.exchange(nullptr, std::memory_order_acquire);
+  const bool any = q != nullptr;
   while (q != nullptr) {
     Query* next = q->next;  // `q` is gone once its owner is released
     (*q->fn)(*mm_);
@@ -177,6 +179,7 @@ void Core::run_queries() {
     q->done.release();
     q = next;
   }
+  return any;
 }
 
 bool Core::take_faults() {
@@ -245,11 +248,13 @@ void Core::run() {
         more = take_faults();
         step_now(now(), true, kPagesAStep);
       }
-      run_queries();
+      const bool asked = run_queries();
       look = threads_unknown();
       due = mm_->next_due();
       armed_ = due;
-      idle = parts_.completions->empty() && !mm_->has_ready() && !parts_.data->help_wanted();
+      // A query may have changed what is wanted: then another step starts it.
+      idle =
+          !asked && parts_.completions->empty() && !mm_->has_ready() && !parts_.data->help_wanted();
       if (idle) {
         const MmuOps& mmu = parts_.tiers->fastest().mmu();
         fds[n++] = {wake_fd_, POLLIN, 0};

@@ -88,7 +88,7 @@ class Core {
   bool spin(std::span<pollfd> fds, Tick due);
   void drain(const pollfd& wake) const;
   void after_step() KVMM_REQUIRES(lock_);
-  void run_queries() KVMM_REQUIRES(lock_);
+  bool run_queries() KVMM_REQUIRES(lock_);  // whether there were any
   bool take_faults() KVMM_REQUIRES(lock_);
   bool threads_unknown() KVMM_REQUIRES(lock_);
   void look_at_threads() KVMM_EXCLUDES(lock_);

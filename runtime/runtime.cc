@@ -229,7 +229,14 @@ Runtime::~Runtime() {
       check(gone.ok(), "a swap area is empty when its runtime closes");
     }
   }
-  data_.reset();  // joins the workers: one that has just pushed may still be waking the core
+  // Threads of workers and of devices end first: one that has just pushed may still be waking the
+  // core.
+  data_.reset();
+  {
+    std::vector<SwapDevice> devices;
+    MutexLock l(lock_);
+    devices.swap(swap_devices_);
+  }
   core_.reset();
   tiers_.reset();
 }

@@ -58,7 +58,13 @@ size_t WorkerData::submit(std::span<DataRequest* const> requests) {
     look_at_first();
     const bool helps = helper_.load(std::memory_order_relaxed) == std::this_thread::get_id() &&
                        short_first_.load(std::memory_order_relaxed);
-    const size_t alone = helps ? std::min(queued_, kHelperAlone) : 0;
+    size_t alone = 0;
+    for (const Request* r = helps ? head_ : nullptr;
+         r != nullptr && alone < kHelperAlone &&
+         static_cast<const DataRequest*>(r)->length <= kHelpMax;
+         r = r->next) {
+      ++alone;
+    }
     wanted = std::min(sleeping_, queued_ - alone);
   }
   for (; wanted != 0; --wanted) {

@@ -246,7 +246,10 @@ bool HostMoveMmu::carve(FrameAddr frame) {
   }
   Region& aside = *ranges_.find(aside_.value(), page);
   if (move_page({aside, aside_.value()}, {*area, start}, page, false).ok()) {
-    const Outcome back = move_page({*area, start}, {aside, aside_.value()}, page, false);
+    Outcome back{Errc::kBusy};
+    for (uint32_t tries = 0; back.code == Errc::kBusy && tries < kUndoFactor; ++tries) {
+      back = move_page({*area, start}, {aside, aside_.value()}, page, false);
+    }
     check(back.ok(), "a page that was put aside comes back", back.code, back.os_error);
   }  // else the first small move takes it apart
   area->set_split(start, true);

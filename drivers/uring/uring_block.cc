@@ -370,6 +370,9 @@ void UringBlock::poll() {
 }
 
 bool UringBlock::arm() {
+  if (ring_.cq.kflags == nullptr) {  // Linux before 5.8 cannot switch ticks off
+    return io_uring_cq_ready(&ring_) != 0 || !queued_.empty();
+  }
   arms_ = true;
   eventfd_t ticks = 0;
   (void)eventfd_read(event_fd_, &ticks);
