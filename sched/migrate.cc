@@ -142,6 +142,7 @@ bool Mm::demote_one(Tier& from, int last_pass) {
       }
       if (demotions_.take(now_, rate, size)) {
         set_want_moved(p, to, Page::kWantDemoted);
+        more = p.has(Page::kWantDemoted);  // else its frame was gone: not the same page for ever
       } else {
         due_at(demotions_.due(now_, rate, size));
         more = false;

@@ -189,6 +189,15 @@ void Mm::finish_write(PageOp& op) {
     advance(p);
     return;
   }
+  if (!pager_->accepting(op.slot)) {
+    // The area fails or is being emptied since: the frame must not be given up for what it says it
+    // has. Another area is asked, or the page stays.
+    pager_->free(op.slot);
+    give_op(op);
+    p.apply(PageEvent::kWriteFailed);
+    advance(p);
+    return;
+  }
   if (p.slot != 0) {
     pager_->free(SlotId(p.slot));
   }

@@ -208,6 +208,7 @@ bool Mm::reclaim_one(Bytes size, int last_pass, const Tier* only) {
 void Mm::unblock_writes() {
   swap_room_changed_ = false;
   swap_full_said_ = false;
+  retry_.splice(retry_.end(), room_wait_);  // it is not only the area that they wait for
   for (AddressSpace& s : spaces_) {
     for (AddressSpace::Lists& l : s.lists) {
       for (PageList* list : {&l.active, &l.inactive}) {

@@ -188,13 +188,14 @@ class SwapArea {
   // Ends a growth. kNoSpace: the next piece is smaller, and after the smallest one a second passes.
   void grew(const Growth& growth, Errc result, Tick now);
   // A slot was refused for want of growth: when take_growth should be asked again. 0: never.
-  Tick growth_due() const { return starving_ && !growing_ ? grow_after_ : Tick(0); }
+  Tick growth_due() const { return accepting_ && starving_ && !growing_ ? grow_after_ : Tick(0); }
 
   // Draining (swapoff): no new slots while not accepting. Accepting again also forgets a full disk.
   void set_accepting(bool accepting) {
     accepting_ = accepting;
     device_full_ = device_full_ && !accepting;
     grow_refused_ = grow_refused_ && !accepting;
+    grow_after_ = accepting ? Tick(0) : grow_after_;
   }
   bool accepting() const { return accepting_; }
   // The used slot behind `after` (none: the first), or none. O(extents).

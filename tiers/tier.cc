@@ -137,7 +137,9 @@ NodeDistances node_distances(std::span<const DeviceInfo> devices) {
 
 bool Tier::takes_demoted(const Tier& from, Bytes size, Bytes coming) const {
   const Bytes keeps = rank() == from.rank() ? watermarks_.high : watermarks_.low;
-  return pool_->free_bytes() >= keeps + coming + size;
+  // Bytes alone do not do: a page of 2 MiB finds no frame among blocks that are partly used.
+  const bool has_frame = pool_->free_blocks() != 0 || pool_->class_stats(size).free != 0;
+  return has_frame && pool_->free_bytes() >= keeps + coming + size;
 }
 
 Result<void> Tier::set_watermarks(const Watermarks& watermarks) {

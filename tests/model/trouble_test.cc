@@ -343,7 +343,7 @@ TEST(Swapoff, WithoutRoomItIsRefusedAndTheAreaGoesOn) {
   EXPECT_EQ(drain.job.holders[0].pages, drain.job.pages_left);
   EXPECT_GE(drain.job.pages_left, 8u);
   EXPECT_EQ(drain.job.bytes_left.value(), drain.job.pages_left * 4096);
-  EXPECT_EQ(drain.job.bytes_left, drain.job.area->used_bytes());
+  EXPECT_LE(drain.job.bytes_left, drain.job.area->used_bytes()) << "a write under way has a slot";
   EXPECT_LE(drain.job.dram_free, Bytes(4 * 4096));
   EXPECT_EQ(drain.job.other_areas_free, Bytes(0));
   EXPECT_TRUE(drain.job.area->accepting());
