@@ -54,7 +54,7 @@ Result<void> RuntimeAttributes::declare_observe() {
 Result<void> RuntimeAttributes::publish_observe() {
   Runtime& r = runtime_;
   TraceRing& ring = *r.trace_;
-  const auto count = [](const AttrDef& def, std::function<uint64_t()> get) {
+  const auto count = [](const AttrDef& def, const std::function<uint64_t()>& get) {
     return AttrLeaf{&def, [get]() -> Result<AttrValue> { return AttrValue::of(get()); }};
   };
   if (auto ok = add("", {attr_text(kLatency,

@@ -24,6 +24,7 @@ constexpr uint32_t kPagesAStep = 2;
 
 // The mm_ that this thread is stepping: what it pushes to its own queue meanwhile it pops itself.
 // Of the initial-exec model, because the fault path must not allocate a thread-local block.
+// NOLINTNEXTLINE(cppcoreguidelines-avoid-non-const-global-variables): a mark of this thread's
 [[gnu::tls_model("initial-exec")]] constinit thread_local const void* stepping = nullptr;
 
 }  // namespace

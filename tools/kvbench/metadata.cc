@@ -271,7 +271,7 @@ Measured measure(const FigureDef& figure, const Options& options, uint64_t page_
                       "{:.1f} MiB, largest mappings {} MiB{}",
                       swapped / kGiB, bytes / kGiB, seconds, used / kMiB,
                       mib(empty.bytes() - before.bytes()),
-                      growth / static_cast<double>(swapped / page_size),
+                      growth * static_cast<double>(page_size) / static_cast<double>(swapped),
                       mib(after.tables - before.tables), parts, attributes_text(options))};
 }
 

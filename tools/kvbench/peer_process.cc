@@ -21,7 +21,7 @@ namespace {
 using Json = nlohmann::json;
 
 std::string script(const char* name) {
-  const std::string path = std::string(KVBENCH_PEERS_DIR) + "/" + name;
+  std::string path = std::string(KVBENCH_PEERS_DIR) + "/" + name;
   if (access(path.c_str(), R_OK) != 0) {
     throw Failure(kExitImpossible, fmt::format("{}: {}; `peers` runs from a tree of the sources",
                                                path, std::strerror(errno)));

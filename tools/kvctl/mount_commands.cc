@@ -89,7 +89,7 @@ std::string canonical(const std::string& given) {
   const fs::path path = fs::absolute(given, error).lexically_normal();
   const fs::path named = path.has_filename() ? path : path.parent_path();
   const fs::path folder = fs::canonical(named.parent_path(), error);
-  const std::string direct = (error ? named : folder / named.filename()).string();
+  std::string direct = (error ? named : folder / named.filename()).string();
   if (mount_at(direct)) {
     return direct;
   }
