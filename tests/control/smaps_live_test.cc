@@ -25,7 +25,7 @@ class Smaps : public ApiTest {
     const auto vmas = kvmm::ctl::parse_smaps(path, text.data());
     EXPECT_TRUE(vmas.ok());
     EXPECT_EQ(vmas->size(), 1u);
-    const VmaText v = vmas->at(0);
+    VmaText v = vmas->at(0);
     EXPECT_EQ(v.count("size"), v.end - v.start);
     EXPECT_EQ(v.count("size"),
               v.count("resident") + v.count("swapped") + v.count("discarded") + v.count("empty"));

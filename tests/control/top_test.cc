@@ -20,7 +20,6 @@ namespace kvmm {
 namespace {
 
 using test::KvctlTest;
-using test::Outcome;
 
 constexpr int kWaitMs = 10'000;
 
@@ -210,7 +209,7 @@ TEST_F(TopTest, JsonHasRatesOfSessions) {
   EXPECT_EQ(json["sessions"][0]["stat"]["faults_major"], 7);
   EXPECT_EQ(json["sessions"][0]["per_second"]["faults_major"], 0);
   EXPECT_EQ(json["tiers"][0]["watermark_low"], 16 << 20);
-  EXPECT_EQ(good("top --once --ascii").find("\xe2"), std::string::npos);
+  EXPECT_EQ(good("top --once --ascii").find('\xe2'), std::string::npos);
 }
 
 }  // namespace

@@ -41,7 +41,7 @@ struct FaultLife {
 class FaultLives {
  public:
   FaultLives(const TraceSchema& schema, std::optional<FaultWanted> wanted)
-      : schema_(schema), wanted_(std::move(wanted)) {}
+      : schema_(schema), wanted_(wanted) {}
 
   // The life that ends with this event, if one does.
   std::optional<FaultLife> add(const TraceRow& row);

@@ -170,7 +170,7 @@ Result<void> check_lines(Client& client, std::vector<Line>& lines) {
     if (line.state != Line::State::kWaiting) {
       continue;
     }
-    const Result<void> ok = client.check(line.path, line.value);
+    Result<void> ok = client.check(line.path, line.value);
     if (ok.code() == Errc::kDeviceGone) {
       return ok;
     }
@@ -198,7 +198,7 @@ Result<void> apply_lines(Client& client, std::vector<Line>& lines) {
       if (line.state != Line::State::kWaiting) {
         continue;
       }
-      const Result<void> ok = client.set(line.path, line.value);
+      Result<void> ok = client.set(line.path, line.value);
       if (ok.code() == Errc::kDeviceGone) {
         return ok;
       }
