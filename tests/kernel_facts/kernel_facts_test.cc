@@ -26,7 +26,7 @@ std::vector<Fact> all_facts() {
 
 // What a person reads of a finding.
 std::string line_of(const Fact& fact, const Finding& found) {
-  const std::string line = std::string(fact.id) + ": " + fact.claim;
+  std::string line = std::string(fact.id) + ": " + fact.claim;
   switch (found.verdict) {
     case Verdict::kHolds:
       return line + ": " + found.text;

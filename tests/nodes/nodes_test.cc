@@ -65,7 +65,7 @@ void run_on(uint32_t cpu) {
 
 class Nodes : public ::testing::Test {
  protected:
-  void open(std::vector<DeviceInfo> devices, std::vector<TierCapacity> lines) {
+  void open(const std::vector<DeviceInfo>& devices, std::vector<TierCapacity> lines) {
     Platform platform = real_platform();
     platform.enumerate = [devices] { return Result<std::vector<DeviceInfo>>(devices); };
     platform.add_drivers = [](DriverRegistry& r) { return r.add(make_host_driver(calls(), 4)); };
