@@ -15,7 +15,7 @@ uint32_t class_of(Bytes size) {
 
 uint32_t piece_of(const PageOp& op, const Request& sum) {
   uint32_t i = 0;
-  while (i + 1 < op.chunks_used && &op.chunks[i].sum != &sum) {
+  while (i + 1 < kChunksMax && &op.chunks[i].sum != &sum) {  // parts, whatever the I/O was cut into
     ++i;
   }
   return i;
